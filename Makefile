@@ -1,0 +1,39 @@
+# The suite's commands. `make run` and `make test` set everything up by themselves.
+PYTHON ?= python3
+RECIPE ?= demo
+SET ?=
+
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint notebooks clean
+
+help:  ## list these commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: .venv/installed  ## make the environment .venv/ (once)
+
+.venv/installed: requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  -r requirements.txt -c constraints.txt
+	@touch $@
+
+run: install  ## run the six notebooks: make run RECIPE=vehicles SET="folds=10"
+	$(BIN)/python -m helpers.batch --recipe $(RECIPE) $(if $(SET),--set $(SET))
+
+test: install lint  ## pass the tests
+	$(BIN)/python -m pytest
+
+lint: install  ## check the style
+	$(BIN)/ruff check helpers notebooks tests
+
+notebooks: install  ## after editing a notebook's .py: pair, run the demo, keep its outputs
+	$(BIN)/jupytext --quiet --sync notebooks/*.py
+	$(BIN)/python -m helpers.batch --recipe demo
+	$(BIN)/python -m helpers.publish
+
+clean:  ## remove all runs and the demo's images
+	rm -rf outputs/*/ data/demo/rakuten

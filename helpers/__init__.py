@@ -1,0 +1,11 @@
+"""Image classification by transfer learning: the logic behind the numbered notebooks.
+
+Importing this package loads nothing heavy; every module imports what it needs. The modules
+form one line, each importing only from those before it:
+
+    errors, files, recipe, run, demo, sources, inspection, splits, images, backbones,
+    features, extraction, heads, projection, evaluation, charts, galleries, report
+
+`colab` prepares the machine, `batch` runs the notebooks headless and `publish` puts a run's
+outputs into the notebooks that are committed.
+"""

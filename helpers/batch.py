@@ -1,0 +1,199 @@
+"""Batch: the notebooks headless, one after another, each in a process of its own.
+
+    python -m helpers.batch --recipe demo --set backbone=resnet50 --from 03 --until 04
+
+What is done is not done again: a notebook counts as done while its settings, the data, its
+own text and this package are what they were, and all that it makes is there. Executed copies
+go to outputs/<run>/notebooks/. Exit status: 0 done, 1 a notebook failed, 2 wrong settings.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from helpers.errors import SuiteError
+from helpers.files import ROOT, load_json, make_folder, save_json, show_path
+from helpers.run import NOTEBOOKS, Run, open_run
+
+FOLDER = ROOT / "notebooks"
+
+
+def run_notebooks(recipe: str, overrides: dict | None = None, first: str | None = None,
+                  last: str | None = None, limit_s: float = 43_200) -> bool:
+    """Execute a recipe's notebooks and return whether all went well.
+
+    Args:
+        recipe, overrides: as in `open_run`.
+        first: number of a notebook ("03") to run again from, done or not.
+        last: number of the last notebook to run.
+        limit_s: seconds that one notebook may take.
+
+    Raises:
+        SuiteError: the recipe, a notebook's number or the backbone is wrong; nothing was run.
+    """
+    run = open_run(recipe, overrides)
+    chosen = _choose(first, last)
+    if last is None or last >= "02":
+        from helpers.backbones import check_backbone
+
+        check_backbone(run.recipe)
+    state_file = run.folder / "progress.json"
+    state = load_json(state_file) if state_file.exists() else {}
+    data = _fingerprint_data(run.recipe.data_folder)
+    stale = first is not None
+    for name in chosen:
+        fingerprint = _fingerprint(run, name, data)
+        record = state.get(name, {})
+        # Whatever comes after something new is made again as well.
+        stale = stale or record.get("fingerprint") != fingerprint or not all(
+            path.exists() for path in run.artefacts_of(name))
+        if not stale:
+            print(f"{name}: done on {record['finished']}, nothing to do")
+            continue
+        start = time.monotonic()
+        for later in chosen[chosen.index(name):]:
+            state.pop(later, None)
+        save_json(state, state_file)
+        if not _execute_apart(run, name, recipe, overrides or {}, limit_s):
+            return False
+        seconds = round(time.monotonic() - start, 1)
+        state[name] = {"fingerprint": fingerprint, "seconds": seconds,
+                       "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+        save_json(state, state_file)
+        print(f"{name}: done in {seconds:.0f} s")
+    print(f"all done: {show_path(run.folder)}")
+    return True
+
+
+def _choose(first: str | None, last: str | None) -> list[str]:
+    numbers = [name[:2] for name in NOTEBOOKS]
+    for number in (first, last):
+        if number is not None and number not in numbers:
+            raise SuiteError(f"there is no notebook '{number}'; they are {', '.join(numbers)}.")
+    chosen = [n for n in NOTEBOOKS if (first or "00") <= n[:2] <= (last or "99")]
+    if not chosen:
+        raise SuiteError(f"no notebook lies from {first} until {last}.")
+    return chosen
+
+
+def _fingerprint(run: Run, name: str, data: str) -> str:
+    """Hash what decides a notebook's results: settings read so far, data, text, package."""
+    digest = hashlib.sha256(data.encode())
+    digest.update(json.dumps(run.recipe.settings_until(name[:2]), sort_keys=True).encode())
+    digest.update((FOLDER / f"{name}.py").read_bytes())
+    for path in sorted((ROOT / "helpers").iterdir()):
+        if path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _fingerprint_data(folder: Path) -> str:
+    """Hash names, sizes and times of all files in the data folder, not their contents."""
+    digest = hashlib.sha256()
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            facts = os.stat(os.path.join(place, name))
+            digest.update(f"{place}/{name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _execute_apart(run: Run, name: str, recipe: str, overrides: dict, limit_s: float) -> bool:
+    """Execute one notebook in a new process, ended with all its children at the limit."""
+    import psutil
+
+    target = make_folder(run.folder / "notebooks") / f"{name}.ipynb"
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_execute, args=(name, target, recipe, overrides))
+    process.start()
+    try:
+        process.join(limit_s)
+        if process.exitcode is None:
+            print(f"{name}: stopped after {limit_s / 60:g} minutes, its time limit (see "
+                  f"--time-limit). What it did is in {show_path(target)}; the same command "
+                  "continues here.", file=sys.stderr)
+    finally:
+        if process.exitcode is None:  # the limit, or an interrupt
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+            process.join()
+    return process.exitcode == 0
+
+
+def _execute(name: str, target: Path, recipe: str, overrides: dict) -> None:
+    """Execute one notebook with papermill; on failure say where, what and what now."""
+    import papermill
+
+    try:
+        papermill.execute_notebook(
+            FOLDER / f"{name}.ipynb", target, {"recipe": recipe, "overrides": overrides},
+            kernel_name="python3", cwd=str(ROOT), progress_bar={"desc": name},
+            autosave_cell_every=5,
+            # Its warnings (about TCP, each time) would hide what matters.
+            extra_arguments=["--IPKernelApp.log_level=ERROR"])
+    except papermill.PapermillExecutionError as error:
+        source = "\n".join(f"    {line}" for line in error.source.splitlines()[:12])
+        print(f"\n{name} failed in cell [{error.exec_count}]:\n{source}\n\n"
+              f"{error.ename}: {error.evalue}\n", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted", file=sys.stderr)
+    except Exception as error:  # a kernel that died, a disk that filled up
+        print(f"\n{name} failed: {type(error).__name__}: {error}\nIf its kernel died, memory "
+              "may have run out: lower `batch_size` or `workers`.\n", file=sys.stderr)
+    else:
+        return
+    print(f"The notebook with its outputs up to there: {show_path(target)}\n"
+          "The same command continues here.", file=sys.stderr)
+    sys.exit(1)
+
+
+def parse_settings(pairs: list[str]) -> dict:
+    """Turn `key=value` texts into a dictionary; values are read as YAML."""
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise SuiteError(f"--set takes key=value, not '{pair}'.")
+        try:
+            settings[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise SuiteError(f"--set {key}: '{value}' is not a YAML value.") from None
+    return settings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.batch",
+                                     description="Run a recipe's notebooks headless.")
+    parser.add_argument("--recipe", default="demo", help="name under data/, or a YAML file")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+                        help="settings that replace the recipe's")
+    parser.add_argument("--from", dest="first", metavar="NN",
+                        help="run again from this notebook on, done or not")
+    parser.add_argument("--until", dest="last", metavar="NN", help="stop after this notebook")
+    parser.add_argument("--time-limit", type=float, default=720, metavar="MINUTES",
+                        help="for each notebook (default: 720)")
+    options = parser.parse_args(arguments)
+    try:
+        done = run_notebooks(options.recipe, parse_settings(options.set), options.first,
+                             options.last, options.time_limit * 60)
+    except SuiteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 130
+    return 0 if done else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

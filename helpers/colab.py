@@ -1,0 +1,148 @@
+"""Colab: install what it lacks, mount Drive when asked, bring results back to it.
+
+Everywhere else each function returns at once. Training never reads from Drive: images lie on
+the machine's own disk, and only finished results are copied.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from helpers.errors import SuiteError
+from helpers.files import ROOT
+
+MOUNT_POINT = Path("/content/drive")
+MOUNT_LIMIT_S = 120  # long enough to click through the dialogue
+DRIVE_FOLDER = "SUITE_DRIVE_FOLDER"  # environment: where results go; kernels inherit it
+
+
+def in_colab() -> bool:
+    """Return whether this is a Colab runtime."""
+    return "COLAB_RELEASE_TAG" in os.environ
+
+
+def prepare(drive_folder: str = "") -> None:
+    """Make a Colab runtime ready; safe to run again, nothing at all elsewhere.
+
+    Args:
+        drive_folder: folder in "My Drive" that results are copied to; "" leaves Drive alone.
+    """
+    if not in_colab():
+        return
+    install_missing()
+    if drive_folder and mount_drive():
+        os.environ[DRIVE_FOLDER] = str(MOUNT_POINT / "MyDrive" / drive_folder)
+        print(f"results are copied to My Drive/{drive_folder} after each notebook")
+
+
+def install_missing(requirements: Path = ROOT / "requirements-colab.txt") -> list[str]:
+    """Install the lines of `requirements` whose package is absent, and return them.
+
+    Packages that are there are never upgraded: Colab's torch fits its GPU driver.
+
+    Raises:
+        SuiteError: pip failed; its last words are in the message.
+    """
+    lines = [line.strip() for line in requirements.read_text("utf-8").splitlines()]
+    wanted = [line for line in lines if line and not line.startswith("#")]
+    missing = [line for line in wanted if not _is_installed(re.split(r"[<>=!~ \[;]", line)[0])]
+    if missing:
+        done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing],
+                              capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SuiteError(f"pip could not install {', '.join(missing)}: "
+                             f"{done.stderr.strip().splitlines()[-1:]}. Run the cell again.")
+        print(f"installed {', '.join(missing)}")
+    return missing
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+def mount_drive() -> bool:
+    """Mount Google Drive unless it is mounted, and return whether it is there now.
+
+    A refusal or a hang (nobody there to click, as under papermill) is no error: the remedies
+    are printed and the work goes on with the local disk.
+    """
+    if (MOUNT_POINT / "MyDrive").is_dir():
+        return True
+    try:
+        from google.colab import drive
+
+        with _time_limit(MOUNT_LIMIT_S):
+            drive.mount(str(MOUNT_POINT))
+    except Exception as error:  # Colab raises ValueError, pexpect's errors and its own
+        print(f"Drive was not mounted ({type(error).__name__}: {error}). Going on with the "
+              "local disk; results stay in outputs/ until this runtime ends.\n"
+              "To have them on Drive: run this cell again and allow the access; or mount "
+              "Drive by the folder symbol at the left, then run this cell again; or download "
+              "outputs/ before you leave.")
+    return (MOUNT_POINT / "MyDrive").is_dir()
+
+
+@contextmanager
+def _time_limit(seconds: float):
+    """Raise TimeoutError in the block after `seconds`; only a main thread can be stopped."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_):
+        raise TimeoutError(f"no answer within {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def copy_results(folder: Path) -> int:
+    """Copy a run's new or changed files to the Drive folder, if one is set.
+
+    Each file is copied under a temporary name and renamed. A Drive that is full or gone is
+    reported, not raised: the results are still on the local disk.
+
+    Returns:
+        How many files were copied.
+    """
+    if DRIVE_FOLDER not in os.environ:
+        return 0
+    copied = 0
+    try:
+        for source in sorted(folder.rglob("*")):
+            target = Path(os.environ[DRIVE_FOLDER], folder.name, source.relative_to(folder))
+            if source.is_dir() or source.name.startswith(".") or _is_current(source, target):
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.part")
+            shutil.copy2(source, temporary)
+            os.replace(temporary, target)
+            copied += 1
+        print(f"copied {copied} files to {os.environ[DRIVE_FOLDER]}")
+    except OSError as error:
+        print(f"copying to Drive stopped after {copied} files ({error}). The results are in "
+              f"{folder.name}/ on the local disk; make room on Drive and run this cell again.")
+    return copied
+
+
+def _is_current(source: Path, target: Path) -> bool:
+    if not target.exists():
+        return False
+    old, new = target.stat(), source.stat()
+    # Drive keeps times to the second only.
+    return old.st_size == new.st_size and old.st_mtime >= int(new.st_mtime)

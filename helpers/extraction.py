@@ -1,0 +1,175 @@
+"""Extraction: the frozen backbone's features of every image, written row by row to `.npy`."""
+
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from helpers.errors import SuiteError
+from helpers.features import fingerprint_features, select_rows
+from helpers.files import load_json, save_array, save_json, write_whole
+from helpers.images import UnreadableImageError, create_preprocessing, decode_image
+from helpers.run import Run, describe_versions
+
+SAVE_EVERY_S = 5.0  # a killed run repeats at most this much work
+
+
+class PreparedImages:
+    """A torch dataset: item i is image i, decoded and prepared, (3, H, W) float32."""
+
+    def __init__(self, paths: list[str], data_config: dict):
+        self.paths = paths
+        self.prepare = create_preprocessing(data_config)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int):
+        try:
+            return self.prepare(decode_image(self.paths[index]))
+        except UnreadableImageError as error:
+            # Never a black image in its place: features of nothing look like any others.
+            raise SuiteError(f"{self.paths[index]} cannot be read any more ({error}). "
+                             "Run 01_eda again to set it aside.") from None
+
+
+def extract_run(run: Run, model, data_config: dict) -> dict:
+    """Extract train and test features of a run and write everything that belongs to them.
+
+    Writes `train_features_<backbone>.npy`, `test_features_<backbone>.npy` (float32, images x
+    features), `train_labels.npy` (int64 codes, in the same row order) and `metadata.json`.
+    Features that are there already, of the same images, weights and preprocessing, are kept;
+    an interrupted extraction continues.
+
+    Returns:
+        The metadata.
+    """
+    table, mapping = run.load_table(), load_json(run.need("label_mapping"))
+    prints = {part: fingerprint_features(run, select_rows(table, part), data_config)
+              for part in ("train", "test")}
+    old = load_json(run.path("metadata")) if run.path("metadata").exists() else {}
+    kept = {part for part in prints
+            if old.get("fingerprints", {}).get(part) == prints[part]
+            and run.path(f"{part}_features").exists()}
+    if len(kept) < 2:
+        # The metadata vouch for the arrays, so they go before an array changes.
+        run.path("metadata").unlink(missing_ok=True)
+
+    speed = old.get("images_per_second", {})
+    for part in prints:
+        rows = select_rows(table, part)
+        if part in kept:
+            print(f"{part}: features of {len(rows)} images are there already")
+            continue
+        speed[part] = extract_features(
+            model, data_config, rows.path.tolist(), run.path(f"{part}_features"),
+            prints[part], run.recipe.batch_size, run.recipe.workers)
+    train = select_rows(table, "train")
+    codes = train.label.map(mapping).to_numpy(np.int64)
+    save_array(codes, run.path("train_labels"))
+    metadata = describe_features(run, table, codes, mapping, data_config)
+    metadata |= {"images_per_second": speed, "fingerprints": prints}
+    save_json(metadata, run.path("metadata"))
+    return metadata
+
+
+def extract_features(model, data_config: dict, paths: list[str], target: Path,
+                     fingerprint: str, batch_size: int, workers: int | None) -> float | None:
+    """Write the features of `paths` to `target`, row i for image i; return images/s.
+
+    Rows grow in a partial file beside `target`, which takes its name when complete; the
+    number of finished rows is recorded next to it, so that a killed run continues at the
+    last recorded batch and computes the same batches as an uninterrupted one.
+    """
+    import torch
+    from torch.utils.data import DataLoader, Subset
+
+    partial = target.with_name(f".{target.name}.partial")
+    progress = target.with_name(f".{target.name}.json")
+    state = load_json(progress) if progress.exists() and partial.exists() else {}
+    done = state["rows"] if state.get("fingerprint") == fingerprint else 0
+    width = model.num_features if not hasattr(model, "head_hidden_size") else (
+        model.head_hidden_size)
+    features = _open_partial(partial, (len(paths), width), fresh=done == 0)
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device)
+    workers = min(os.cpu_count() or 1, 8) if workers is None else workers
+    # Starting processes takes longer than decoding a few batches.
+    workers = 0 if len(paths) - done <= 4 * batch_size else workers
+    images = Subset(PreparedImages(paths, data_config), range(done, len(paths)))
+    loader = DataLoader(images, batch_size, num_workers=workers,
+                        pin_memory=device.type == "cuda")
+    row, start = done, time.monotonic()
+    last = start
+    with torch.inference_mode(), tqdm(total=len(paths), initial=done, unit="image",
+                                      desc=target.stem, mininterval=2) as bar:
+        for batch in _clear_errors(loader):
+            values = model(batch.to(device, non_blocking=True)).float().cpu().numpy()
+            features[row : row + len(values)] = values
+            row += len(values)
+            bar.update(len(values))
+            if time.monotonic() - last > SAVE_EVERY_S:
+                features.flush()
+                save_json({"fingerprint": fingerprint, "rows": row}, progress)
+                last = time.monotonic()
+    features.flush()
+    os.replace(partial, target)
+    progress.unlink(missing_ok=True)
+    new = len(paths) - done
+    return round(new / (time.monotonic() - start), 1) if new else None
+
+
+def _clear_errors(loader):
+    """Yield the loader's batches; a worker's SuiteError without the worker's stack."""
+    try:
+        yield from loader
+    except SuiteError as error:
+        raise SuiteError(str(error).strip().splitlines()[-1].split("SuiteError: ")[-1]) from None
+
+
+def _open_partial(path: Path, shape: tuple[int, int], fresh: bool):
+    """Open the growing array, its disk space reserved first so that it cannot run out."""
+    if not fresh:
+        return np.lib.format.open_memmap(path, mode="r+")
+    # Written through write_whole so that a full disk gives its clear error here: in a memory
+    # map it would end the process without a word.
+    with write_whole(path) as temporary:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+        array.flush()
+        size = temporary.stat().st_size
+        del array
+        with temporary.open("r+b") as stream:
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(stream.fileno(), 0, size)
+    return np.lib.format.open_memmap(path, mode="r+")
+
+
+def describe_features(run: Run, table: pd.DataFrame, codes: np.ndarray,
+                      mapping: dict[str, int], data_config: dict) -> dict:
+    """Return the metadata of a run's features, under the mission's names."""
+    import torch
+    from sklearn.utils.class_weight import compute_class_weight
+
+    weights = compute_class_weight("balanced", classes=np.unique(codes), y=codes)
+    width = np.load(run.path("train_features"), mmap_mode="r").shape[1]
+    return {
+        "model": run.recipe.backbone,
+        "feature_dim": width,
+        "configuration": run.recipe.model_dump(mode="json"),
+        "preprocessing": data_config,
+        "label_encoder": mapping,
+        "class_weights": weights.tolist(),
+        "train_samples": int((table.split == "train").sum()),
+        "holdout_samples": int((table.split == "holdout").sum()),
+        "test_samples": int((table.split == "test").sum()),
+        "num_classes": len(mapping),
+        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": describe_versions(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "seed": run.recipe.seed,
+    }

@@ -1,0 +1,97 @@
+"""Features: which rows they belong to, whether they still fit, and what is in them."""
+
+import hashlib
+import json
+
+import numpy as np
+import pandas as pd
+
+from helpers.backbones import fingerprint_weights, resolve_data_config
+from helpers.errors import SuiteError
+from helpers.files import load_json, show_path
+from helpers.run import Run
+
+
+def select_rows(table: pd.DataFrame, part: str) -> pd.DataFrame:
+    """Return the table's rows behind `train_features` or `test_features`, in its order.
+
+    `train` are the labelled images in the folds; `test` all that no model learns from: the
+    hold-out and the data set's own test images.
+    """
+    chosen = (table.split == "train") == (part == "train")
+    return table[chosen].reset_index(drop=True)
+
+
+def fingerprint_features(run: Run, rows: pd.DataFrame, data_config: dict) -> str:
+    """Return a hash of all that decides the features: images, weights, preprocessing."""
+    parts = {
+        "images": rows[["image_id", "path", "bytes"]].to_csv(index=False),
+        "backbone": run.recipe.backbone,
+        "weights": fingerprint_weights(run.recipe),
+        "preprocessing": data_config,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def load_features(run: Run, part: str) -> np.ndarray:
+    """Open `train` or `test` features as a read-only memory map, (images, features) float32.
+
+    Raises:
+        SuiteError: they are missing, or were made from other images than the table's.
+    """
+    path = run.need(f"{part}_features")
+    features = np.load(path, mmap_mode="r", allow_pickle=False)
+    metadata = load_json(run.need("metadata"))
+    rows = select_rows(run.load_table(), part)
+    expected = fingerprint_features(run, rows, resolve_data_config(run.recipe))
+    if metadata["fingerprints"][part] != expected or len(features) != len(rows):
+        raise SuiteError(
+            f"{show_path(path)} was made from other images, weights or preprocessing than the "
+            "recipe and table.csv name now: run 03_extraction again."
+        )
+    return features
+
+
+def check_features(features: np.ndarray, rows_at_once: int = 8192) -> dict[str, float]:
+    """Return statistics of an array of features, read in blocks so that memory stays flat.
+
+    Keys: images, features, nan, inf (counts of values), mean, std, min, max (of the finite
+    values), constant (features with one value for all images).
+    """
+    counts = {"nan": 0, "inf": 0}
+    total = squares = finite = 0.0
+    low = np.full(features.shape[1], np.inf)
+    high = -low
+    for start in range(0, len(features), rows_at_once):
+        block = np.asarray(features[start : start + rows_at_once], dtype=np.float64)
+        counts["nan"] += int(np.isnan(block).sum())
+        counts["inf"] += int(np.isinf(block).sum())
+        good = np.isfinite(block)
+        finite += good.sum()
+        total += block[good].sum()
+        squares += (block[good] ** 2).sum()
+        low = np.minimum(low, np.where(good, block, np.inf).min(axis=0))
+        high = np.maximum(high, np.where(good, block, -np.inf).max(axis=0))
+    mean = total / finite if finite else np.nan
+    variance = max(squares / finite - mean**2, 0.0) if finite else np.nan
+    return {"images": features.shape[0], "features": features.shape[1], **counts,
+            "mean": float(mean), "std": float(np.sqrt(variance)), "min": float(low.min()),
+            "max": float(high.max()), "constant": int((low == high).sum())}
+
+
+def compare_features(run: Run) -> pd.DataFrame:
+    """Return the statistics of train and test features side by side.
+
+    Raises:
+        SuiteError: a feature is NaN or infinite, which no model could learn from.
+    """
+    arrays = {part: load_features(run, part) for part in ("train", "test")}
+    statistics = pd.DataFrame({part: check_features(array)
+                               for part, array in arrays.items() if len(array)})
+    bad = statistics.loc[["nan", "inf"]].to_numpy().sum()
+    if bad:
+        raise SuiteError(
+            f"{int(bad)} feature values are NaN or infinite. Look at the images with "
+            "01_eda, try other `weights`, and run 03_extraction again."
+        )
+    return statistics

@@ -1,0 +1,104 @@
+"""Files written whole or not at all, and paths shown without the machine in them."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from helpers.errors import SuiteError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def show_path(path: str | Path) -> str:
+    """Return `path` relative to the suite's root where it lies inside, else as it is."""
+    path = Path(path)
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
+def resolve_path(path: str | Path) -> Path:
+    """Return `path` as an absolute one; a relative path starts at the suite's root."""
+    return Path(os.path.abspath(ROOT / Path(path).expanduser()))
+
+
+def make_folder(folder: Path) -> Path:
+    """Create `folder` with its parents; SuiteError when the disk refuses."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SuiteError(
+            f"cannot create the folder {show_path(folder)} ({error.strerror}). "
+            "Make its parent writable, or free some space, and run again."
+        ) from error
+    return folder
+
+
+@contextmanager
+def write_whole(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path; rename it to `path` on success, remove it on any failure.
+
+    The temporary file lies in the same folder, so that the rename is atomic, and keeps the
+    suffix, so that writers which look at it (NumPy, matplotlib) behave as usual.
+
+    Raises:
+        SuiteError: the disk is full or cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    temporary = None
+    try:
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix
+        )
+        os.close(handle)
+        temporary = Path(name)
+        temporary.chmod(0o666 & ~_current_umask())
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise SuiteError(
+            f"cannot write {show_path(path)} ({error.strerror or error}). "
+            "Free some space or make the folder writable, and run again."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _current_umask() -> int:
+    # The only way to read the umask is to set it; mkstemp ignores it and makes 0600 files.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def save_json(content: dict | list, path: str | Path) -> None:
+    """Write `content` as indented UTF-8 JSON."""
+    with write_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def load_json(path: str | Path) -> dict:
+    """Read a JSON file that this suite wrote; SuiteError when it is damaged."""
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except ValueError as error:
+        raise SuiteError(
+            f"{show_path(path)} is not valid JSON ({error}). Delete it and run again."
+        ) from error
+
+
+def save_csv(table, path: str | Path) -> None:
+    """Write a DataFrame as UTF-8 CSV without its index."""
+    with write_whole(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def save_array(array, path: str | Path) -> None:
+    """Write a NumPy array as `.npy`, never pickled."""
+    import numpy as np
+
+    with write_whole(path) as temporary:
+        np.save(temporary, array, allow_pickle=False)

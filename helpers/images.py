@@ -1,0 +1,73 @@
+"""Images: one way to decode a file and one way to prepare it, used by every later step."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from helpers.files import resolve_path, show_path
+
+PAPER = (255, 255, 255)  # colour behind transparent pixels
+MAX_PIXELS = 100_000_000  # a larger image is refused: it may be a decompression bomb
+
+
+class UnreadableImageError(Exception):
+    """A file that cannot be decoded; the message is the reason alone."""
+
+
+def decode_image(path: str | Path) -> Image.Image:
+    """Decode one file to RGB, uint8, the same everywhere.
+
+    EXIF rotation is applied, transparency laid on white, 16-bit values are scaled (Pillow
+    alone would clip them), palettes and CMYK converted. An animation gives its first frame.
+
+    Raises:
+        UnreadableImageError: missing, empty, truncated, no image, or over MAX_PIXELS.
+    """
+    path = resolve_path(path)
+    try:
+        if path.stat().st_size == 0:
+            raise UnreadableImageError("empty file")
+        with warnings.catch_warnings():
+            # Over MAX_PIXELS is refused below; smaller ones need no warning.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableImageError(f"too large: {image.width} x {image.height} pixels")
+            image = ImageOps.exif_transpose(image)
+            return _to_rgb(image)
+    except FileNotFoundError:
+        raise UnreadableImageError("file is missing") from None
+    except Image.UnidentifiedImageError:
+        raise UnreadableImageError("not an image") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = str(error) or type(error).__name__
+        reason = "truncated file" if "truncated" in reason.lower() else reason
+        raise UnreadableImageError(reason.replace(str(path), show_path(path))) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        values = np.asarray(image, dtype=np.float64) / 257
+        image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    elif image.mode == "P" or image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (*PAPER, 255)), image)
+    return image.convert("RGB")
+
+
+def create_preprocessing(data_config: dict):
+    """Return timm's evaluation transform for a data config: RGB image to (3, H, W) float32.
+
+    No augmentation: the same for training features, test features and every prediction.
+    """
+    from timm.data import create_transform
+
+    return create_transform(**data_config, is_training=False)
+
+
+def undo_normalisation(tensor, data_config: dict) -> np.ndarray:
+    """Return a prepared (3, H, W) tensor as an (H, W, 3) picture in 0 to 1, to look at."""
+    mean, std = (np.array(data_config[key]) for key in ("mean", "std"))
+    return (tensor.numpy().transpose(1, 2, 0) * std + mean).clip(0, 1)

@@ -1,0 +1,139 @@
+"""Run: a recipe and its folder under outputs/, with every artefact that the notebooks make."""
+
+import json
+import os
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+
+from helpers.errors import SuiteError
+from helpers.files import ROOT, make_folder, resolve_path, show_path, write_whole
+from helpers.recipe import Recipe, load_recipe
+
+# SUITE_OUTPUTS sends all runs to another disk.
+OUTPUTS = resolve_path(os.environ.get("SUITE_OUTPUTS", ROOT / "outputs"))
+
+NOTEBOOKS = ("01_eda", "02_preprocessing", "03_extraction", "04_training", "05_tsne",
+             "06_evaluation")
+
+# Artefact -> (file, the notebook that makes it). File names are the ones of the mission.
+ARTEFACTS = {
+    "images": ("images.csv", "01_eda"),
+    "quarantine": ("quarantine.csv", "01_eda"),
+    "label_mapping": ("label_mapping.json", "02_preprocessing"),
+    "table": ("table.csv", "02_preprocessing"),
+    "folds": ("folds", "02_preprocessing"),
+    "train_features": ("train_features_{backbone}.npy", "03_extraction"),
+    "test_features": ("test_features_{backbone}.npy", "03_extraction"),
+    "train_labels": ("train_labels.npy", "03_extraction"),
+    "metadata": ("metadata.json", "03_extraction"),
+    "head": ("head_{backbone}.npz", "04_training"),
+    "oof_probabilities": ("oof_probabilities.csv", "04_training"),
+    "test_probabilities": ("test_probabilities.csv", "04_training"),
+    "tsne": ("tsne.csv", "05_tsne"),
+    "metrics": ("metrics.json", "06_evaluation"),
+    "confusion": ("confusion_matrix.csv", "06_evaluation"),
+    "classes": ("per_class.csv", "06_evaluation"),
+    "mistakes": ("mistakes.csv", "06_evaluation"),
+    "predictions": ("predictions.csv", "06_evaluation"),
+    "report": ("report.html", "06_evaluation"),
+}
+
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "pillow")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A checked recipe and the folder that holds all it makes."""
+
+    recipe: Recipe
+    folder: Path
+
+    def path(self, artefact: str) -> Path:
+        """Return where `artefact` (a key of ARTEFACTS) belongs, whether it is there or not."""
+        name, _ = ARTEFACTS[artefact]
+        return self.folder / name.format(backbone=self.recipe.backbone.replace("/", "_"))
+
+    def need(self, artefact: str) -> Path:
+        """Return the path of an artefact; SuiteError naming its notebook when it is missing."""
+        path, notebook = self.path(artefact), ARTEFACTS[artefact][1]
+        if not path.exists():
+            raise SuiteError(
+                f"{show_path(path)} is missing: run {notebook} first (notebooks/{notebook}.ipynb"
+                f", or `python -m helpers.batch --recipe {self.recipe.name}`)."
+            )
+        return path
+
+    def load_table(self, artefact: str = "table"):
+        """Return one of the run's CSV files as a DataFrame, ids and labels as text."""
+        import pandas as pd
+
+        text = dict.fromkeys(("image_id", "path", "label", "prediction", "reason"), str)
+        # Only an empty field is missing: a class may well be called "NA" or "None".
+        return pd.read_csv(self.need(artefact), dtype=text, keep_default_na=False,
+                           na_values={"label": [""], "width": [""], "height": [""]})
+
+    def artefacts_of(self, notebook: str) -> list[Path]:
+        """Return the paths of all that `notebook` makes."""
+        return [self.path(name) for name, (_, maker) in ARTEFACTS.items() if maker == notebook]
+
+    def save_figure(self, figure, name: str):
+        """Write a matplotlib figure to figures/`name`.png and return that picture to show."""
+        from IPython.display import Image
+
+        path = self.folder / "figures" / f"{name}.png"
+        with write_whole(path) as temporary:
+            figure.savefig(temporary)
+        return Image(filename=str(path))
+
+    def finish(self, notebook: str) -> None:
+        """Say what `notebook` has made, and copy it to Drive where one is set.
+
+        Raises:
+            SuiteError: one of its artefacts is missing.
+        """
+        from helpers.colab import copy_results
+
+        missing = [path for path in self.artefacts_of(notebook) if not path.exists()]
+        if missing:
+            raise SuiteError(f"{notebook} has not made {show_path(missing[0])}: run all its "
+                             "cells in order.")
+        for path in self.artefacts_of(notebook):
+            files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
+            size = sum(f.stat().st_size for f in files) / 1024
+            many = f" ({len(files)} files)" if path.is_dir() else ""
+            print(f"{show_path(path)}{many}  {size:,.0f} KiB")
+        copy_results(self.folder)
+
+
+def open_run(recipe: str, overrides: dict | None = None) -> Run:
+    """Check a recipe, make its folder under outputs/ and say what is about to happen.
+
+    Args:
+        recipe: the name of a recipe under data/, or the path of a YAML file.
+        overrides: settings that replace the recipe's; a JSON text is read as a dictionary,
+            because that is how the command line of papermill hands one over.
+    """
+    if isinstance(overrides, str):
+        try:
+            overrides = json.loads(overrides)
+        except ValueError:
+            raise SuiteError(f"overrides is not a dictionary: {overrides!r}") from None
+    checked = load_recipe(recipe, overrides)
+    if checked.generate == "digits":
+        from helpers.demo import write_demo
+
+        write_demo(checked.data_folder)
+    run = Run(checked, make_folder(OUTPUTS / checked.run_name))
+    changed = "".join(f", {key}={value}" for key, value in (overrides or {}).items())
+    print(f"recipe {checked.name}{changed}: {checked.source} in "
+          f"{show_path(checked.data_folder)}, {checked.backbone} ({checked.weights} weights), "
+          f"{checked.folds} folds")
+    print(f"results go to {show_path(run.folder)}")
+    return run
+
+
+def describe_versions() -> dict[str, str]:
+    """Return the versions of Python and the packages that decide the numbers."""
+    return {"python": python_version()} | {name: version(name) for name in _PACKAGES}

@@ -1,0 +1,182 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,cellView,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,accelerator,colab,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 03 · Extract features
+#
+# A network trained on millions of photos has learnt to turn pixels into a few hundred
+# numbers that mean something. We keep it as it is, *frozen*, and run every image through
+# it once.
+#
+# **You need** `table.csv` and `label_mapping.json` from 02.
+# **You get** a row of features for every image, as plain `.npy` files.
+#
+# | step | what happens | what it leaves in `outputs/<run>/` |
+# |---|---|---|
+# | 1 | build the backbone, load its weights | |
+# | 2 | run every image through it | `train_features_<backbone>.npy`, `test_features_<backbone>.npy`, `train_labels.npy`, `metadata.json` |
+# | 3 | check the numbers | `figures/03_features.png` |
+
+# %% [markdown]
+# ## Setup
+#
+# Run this cell first, here and in Colab; running it again does no harm.
+
+# %% cellView="form"
+# @title Setup { display-mode: "form" }
+# @markdown Colab only: the address of the suite, and a folder in My Drive for results.
+repository = ""  # @param {type:"string"}
+drive_folder = ""  # @param {type:"string"}
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / "suite"]
+home = next((p for p in places if (p / "helpers" / "recipe.py").exists()), None)
+if home is None:
+    home = Path.cwd() / "suite"
+    clone = ["git", "clone", "--quiet", "--depth", "1", repository, str(home)]
+    if not repository or subprocess.run(clone).returncode:
+        raise FileNotFoundError("No suite here: set `repository` above to its address.")
+os.chdir(home)
+sys.path[:] = [str(home), *(path for path in sys.path if path != str(home))]
+from helpers.colab import prepare
+
+prepare(drive_folder)
+
+# %% [markdown]
+# ## Parameters
+#
+# `recipe` names a folder under `data/`; `overrides` replaces settings of it, for example
+# `{"folds": 10}`.
+
+# %% tags=["parameters"]
+recipe = "demo"
+overrides = {}
+
+# %% [markdown]
+# ## Open the run
+#
+# This is the slow notebook: on a CPU, large data takes hours. If it is interrupted, run
+# it again and it continues where it was.
+
+# %%
+from helpers.run import open_run
+
+run = open_run(recipe, overrides)
+
+# %% [markdown]
+# ## 1 · The backbone
+#
+# *Backbone* is the network without its last layer, the one that named ImageNet's
+# classes. What remains ends in one vector per image.
+
+# %%
+from helpers.backbones import create_backbone
+
+model, data_config = create_backbone(run.recipe)
+parameters = sum(p.numel() for p in model.parameters())
+print(f"{run.recipe.backbone}: {parameters / 1e6:.1f} million parameters, all frozen")
+
+# %% [markdown]
+# The demo uses *random* weights, so that nothing has to be downloaded. Surprisingly,
+# they are useful for digits: random convolutions still tell strokes apart. On photos,
+# pretrained weights are worlds better; set `weights: pretrained`.
+#
+# Frozen also means *evaluation mode*: batch normalisation keeps the statistics it was
+# trained with. Left in training mode, each image's features would depend on the images
+# that happen to share its batch.
+#
+# ## 2 · Every image, once
+#
+# Rows are written as they come, straight to disk, so memory stays flat however many
+# images there are. Features that already exist for the same images, weights and
+# preprocessing are kept.
+
+# %%
+from helpers.extraction import extract_run
+
+metadata = extract_run(run, model, data_config)
+
+# %% [markdown]
+# `train` are the images in the folds; `test` are all that no model will learn from, the
+# hold-out included. `metadata.json` holds everything needed to make the files again.
+
+# %%
+import pandas as pd
+
+names = ["train_samples", "holdout_samples", "test_samples", "num_classes",
+         "feature_dim", "images_per_second", "device", "timestamp"]
+pd.Series({name: metadata[name] for name in names}, name="metadata").to_frame()
+
+# %% [markdown]
+# Multiply images by seconds before you start on a larger data set: at this speed
+# 100,000 images of this size would take 100,000 divided by `images_per_second`.
+#
+# ## 3 · Are the numbers sound?
+#
+# One NaN spoils a whole training, so it stops us here. Then train and test are compared:
+# they went through the same network, so their statistics should be close.
+
+# %%
+from helpers.features import compare_features, load_features
+
+statistics = compare_features(run)
+statistics.map("{:.4g}".format)
+
+# %% [markdown]
+# `nan` and `inf` must be 0. `constant` counts features that are the same for all images
+# and tell us nothing; with random weights the scale of the numbers means little.
+
+# %%
+from helpers.charts import plot_feature_statistics
+
+train, test = load_features(run, "train"), load_features(run, "test")
+run.save_figure(plot_feature_statistics(train, test), "03_features")
+
+# %% [markdown]
+# The two colours should cover each other. A second hump on one side only would mean
+# that test images come from elsewhere: another camera, another shop, another year.
+#
+# ## What we saw
+
+# %%
+megabytes = run.path("train_features").stat().st_size / 1e6
+print(f"- {train.shape[0]} training images became {train.shape[1]} numbers each, "
+      f"{megabytes:.1f} MB")
+print(f"- {int(statistics.loc[['nan', 'inf']].to_numpy().sum())} bad values, "
+      f"{int(statistics.loc['constant'].max())} constant features")
+print(f"- class weights from {min(metadata['class_weights']):.2f} "
+      f"to {max(metadata['class_weights']):.2f}, for the training that follows")
+
+# %% [markdown]
+# The last cell lists the files. From here on no image is opened for training any more:
+# the features stand for them.
+
+# %%
+run.finish("03_extraction")
+
+# %% [markdown]
+# ## Try it
+#
+# 1. Open `train_features_<backbone>.npy` with NumPy as a memory map. Which two training
+#    images are nearest to each other? Show them.
+# 2. Extract again with `overrides = {"backbone": "resnet18", "run": "demo-resnet18"}`.
+#    How many features does an image have now, and how fast is it?
+#
+# Solutions are in [solutions.ipynb](solutions.ipynb). Next:
+# [04 · Train a classifier](04_training.ipynb).

@@ -1,0 +1,198 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,cellView,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,accelerator,colab,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 04 · Train a classifier
+#
+# On good features a straight line between classes goes far. We train a logistic
+# regression, weighted so that small classes count, and let it answer for every training
+# image exactly once, by a model that never saw that image.
+#
+# **You need** the features from 03.
+# **You get** out-of-fold probabilities, the hub that every later number comes from.
+#
+# | step | what happens | what it leaves in `outputs/<run>/` |
+# |---|---|---|
+# | 1 | load features, labels and folds | |
+# | 2 | train one model a fold, its penalty chosen inside | `head_<backbone>.npz` |
+# | 3 | keep the out-of-fold probabilities | `oof_probabilities.csv` |
+# | 4 | let all folds vote on the test images | `test_probabilities.csv` |
+
+# %% [markdown]
+# ## Setup
+#
+# Run this cell first, here and in Colab; running it again does no harm.
+
+# %% cellView="form"
+# @title Setup { display-mode: "form" }
+# @markdown Colab only: the address of the suite, and a folder in My Drive for results.
+repository = ""  # @param {type:"string"}
+drive_folder = ""  # @param {type:"string"}
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / "suite"]
+home = next((p for p in places if (p / "helpers" / "recipe.py").exists()), None)
+if home is None:
+    home = Path.cwd() / "suite"
+    clone = ["git", "clone", "--quiet", "--depth", "1", repository, str(home)]
+    if not repository or subprocess.run(clone).returncode:
+        raise FileNotFoundError("No suite here: set `repository` above to its address.")
+os.chdir(home)
+sys.path[:] = [str(home), *(path for path in sys.path if path != str(home))]
+from helpers.colab import prepare
+
+prepare(drive_folder)
+
+# %% [markdown]
+# ## Parameters
+#
+# `recipe` names a folder under `data/`; `overrides` replaces settings of it, for example
+# `{"folds": 10}`.
+
+# %% tags=["parameters"]
+recipe = "demo"
+overrides = {}
+
+# %% [markdown]
+# ## Open the run
+#
+# Features, labels and folds have one row order, that of `table.csv`.
+
+# %%
+from helpers.run import open_run
+
+run = open_run(recipe, overrides)
+
+# %% [markdown]
+# ## 1 · What we learn from
+#
+# Loading checks that the features were made from the images in `table.csv`; features
+# of another run or another backbone would be refused.
+
+# %%
+import numpy as np
+
+from helpers.features import load_features, select_rows
+from helpers.files import load_json
+
+metadata = load_json(run.need("metadata"))
+rows = select_rows(run.load_table(), "train")
+features = np.asarray(load_features(run, "train"))
+codes = np.load(run.need("train_labels"))
+print(f"{features.shape[0]} images, {features.shape[1]} features, "
+      f"{metadata['num_classes']} classes, {rows.fold.nunique()} folds")
+
+# %% [markdown]
+# *Class weights* make up for the imbalance: an image of a rare class counts more in the
+# loss, so that each class counts the same as a whole.
+
+# %%
+import pandas as pd
+
+classes = list(metadata["label_encoder"])
+weights = pd.Series(metadata["class_weights"], classes, name="weight of one image")
+weights.round(2).to_frame().T
+
+# %% [markdown]
+# A weight of 2 means that one image of the class counts like two average ones.
+#
+# ## 2 · One model a fold
+#
+# C sets how strongly large coefficients are punished. Choosing it by the score of the
+# fold that we report would be cheating: the score would have picked its own judge. So
+# within each fold's training part one more fold judges the candidates, and the fold that
+# we report stays unseen until the end.
+
+# %%
+from helpers.heads import save_heads, train_folds
+
+probabilities, heads, scores = train_folds(
+    features, codes, rows.fold.to_numpy(), metadata["class_weights"], run.recipe.c_grid)
+save_heads(heads, run.path("head"))
+
+# %% [markdown]
+# Each line below is one fold: macro F1 on its inner fold for every candidate, and a dot
+# where the best was.
+
+# %%
+from helpers.charts import plot_c_search
+
+run.save_figure(plot_c_search(scores), "04_c_search")
+
+# %% [markdown]
+# A flat line means that the choice hardly matters. If the dots stand at either end of
+# the range, widen `c_grid` in the recipe.
+#
+# ## 3 · Out-of-fold probabilities
+#
+# Every training image now has one row of probabilities from a model that never saw it.
+
+# %%
+from helpers.files import save_csv
+from helpers.heads import tabulate_probabilities
+
+oof = tabulate_probabilities(rows, probabilities, classes)
+save_csv(oof, run.path("oof_probabilities"))
+oof.drop(columns=["path", "split"]).head().round(3)
+
+# %% [markdown]
+# `prediction` is the class with the largest probability. Rows in which one class has
+# nearly everything and is wrong deserve a look; 06 shows them as pictures.
+#
+# ## 4 · The folds' ensemble on unseen images
+#
+# For the hold-out and the test images, all folds' models answer and their probabilities
+# are averaged. This is the *ensemble*, usually a little better than each of its members.
+
+# %%
+from helpers.heads import predict_ensemble
+
+unseen = select_rows(run.load_table(), "test")
+answers = predict_ensemble(heads, load_features(run, "test"))
+save_csv(tabulate_probabilities(unseen, answers, classes), run.path("test_probabilities"))
+print(f"{len(unseen)} images answered by {len(heads['weights'])} models each")
+
+# %% [markdown]
+# We do not score the hold-out here: that is the evaluation's business, once.
+#
+# ## What we saw
+
+# %%
+best = scores[scores.chosen]
+right = (oof.prediction == oof.label).groupby(oof.fold).mean()
+print(f"- {(oof.prediction == oof.label).mean():.1%} of the training images are "
+      "recognised by a model that never saw them")
+print(f"- the folds' accuracies lie between {right.min():.1%} and {right.max():.1%}")
+print(f"- C chosen: {', '.join(f'{c:g}' for c in sorted(set(best['C'])))}")
+
+# %% [markdown]
+# Folds differ by chance alone. That is why 06 gives every score an interval.
+
+# %%
+run.finish("04_training")
+
+# %% [markdown]
+# ## Try it
+#
+# 1. Score the models on their own *training* images instead of out-of-fold. How much
+#    better do they look, and why is that number worthless?
+# 2. Set all class weights to 1 and train again. What happens to the smallest class?
+#
+# Solutions are in [solutions.ipynb](solutions.ipynb). Next:
+# [05 · See the features](05_tsne.ipynb).

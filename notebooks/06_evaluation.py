@@ -1,0 +1,254 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,cellView,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,accelerator,colab,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 06 · Evaluate honestly
+#
+# How good is it, how sure are we, where does it fail, and what do the failures look
+# like? Every number here comes from images that the answering model had never seen.
+#
+# **You need** the probabilities from 04.
+# **You get** scores with intervals, the confusion matrix, the mistakes as pictures,
+# predictions for the test images, and a report to hand on.
+#
+# | step | what happens | what it leaves in `outputs/<run>/` |
+# |---|---|---|
+# | 1 | four scores, each with an interval | `metrics.json` |
+# | 2 | which class is taken for which | `confusion_matrix.csv` |
+# | 3 | class by class | `per_class.csv` |
+# | 4 | the most confident mistakes | `mistakes.csv` |
+# | 5 | predictions for the test images | `predictions.csv` |
+# | 6 | everything on one page | `report.html` |
+
+# %% [markdown]
+# ## Setup
+#
+# Run this cell first, here and in Colab; running it again does no harm.
+
+# %% cellView="form"
+# @title Setup { display-mode: "form" }
+# @markdown Colab only: the address of the suite, and a folder in My Drive for results.
+repository = ""  # @param {type:"string"}
+drive_folder = ""  # @param {type:"string"}
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / "suite"]
+home = next((p for p in places if (p / "helpers" / "recipe.py").exists()), None)
+if home is None:
+    home = Path.cwd() / "suite"
+    clone = ["git", "clone", "--quiet", "--depth", "1", repository, str(home)]
+    if not repository or subprocess.run(clone).returncode:
+        raise FileNotFoundError("No suite here: set `repository` above to its address.")
+os.chdir(home)
+sys.path[:] = [str(home), *(path for path in sys.path if path != str(home))]
+from helpers.colab import prepare
+
+prepare(drive_folder)
+
+# %% [markdown]
+# ## Parameters
+#
+# `recipe` names a folder under `data/`; `overrides` replaces settings of it, for example
+# `{"folds": 10}`.
+
+# %% tags=["parameters"]
+recipe = "demo"
+overrides = {}
+
+# %% [markdown]
+# ## Open the run
+#
+# Both tables of probabilities come from 04; neither the network nor the features are
+# needed any more.
+
+# %%
+from helpers.files import load_json, save_csv, save_json
+from helpers.run import open_run
+
+run = open_run(recipe, overrides)
+oof, test = run.load_table("oof_probabilities"), run.load_table("test_probabilities")
+classes = list(load_json(run.need("label_mapping")))
+
+# %% [markdown]
+# ## 1 · Four scores, each with an interval
+#
+# - **Accuracy**: the share of images that are right. Large classes decide it.
+# - **Balanced accuracy**: the mean of the classes' recall. Each class counts the same.
+# - **Macro F1**: the mean of the classes' F1, which also minds false alarms.
+# - **Weighted F1**: the same, weighted by class size.
+#
+# Had we photographed other images of the same kind, each score would differ a little.
+# The *bootstrap* shows by how much: draw as many images again from ours, with
+# replacement, thousands of times, and see where 95 % of the scores lie.
+
+# %%
+from helpers.evaluation import count_confusion, format_scores, score_with_intervals
+
+confusion = count_confusion(oof, classes)
+resampling = {"resamples": run.recipe.bootstrap, "seed": run.recipe.seed}
+scores = {"out-of-fold": score_with_intervals(confusion, **resampling)}
+
+# %% [markdown]
+# The hold-out, locked away since 02, is scored here for the first and only time, by the
+# folds' ensemble.
+
+# %%
+import pandas as pd
+
+holdout = test[test.split == "holdout"]
+if len(holdout):
+    matrix = count_confusion(holdout, classes)
+    scores["hold-out"] = score_with_intervals(matrix, **resampling)
+save_json({name: table.to_dict("index") for name, table in scores.items()},
+          run.path("metrics"))
+pd.DataFrame({name: format_scores(table) for name, table in scores.items()})
+
+# %% [markdown]
+# Read it as: value [from, to]. Two models whose intervals overlap widely have not been
+# shown to differ.
+
+# %%
+from helpers.charts import plot_scores
+
+run.save_figure(plot_scores(scores), "06_scores")
+
+# %% [markdown]
+# The hold-out is smaller, so its intervals are wider. If it lies clearly below the
+# out-of-fold scores, something was chosen by looking at the folds too often.
+#
+# ## 2 · Which class is taken for which?
+#
+# Each row is a true class, each column an answer; the diagonal is right.
+
+# %%
+from helpers.charts import plot_confusion
+
+matrix = pd.DataFrame(confusion, pd.Index(classes, name="true"), classes)
+save_csv(matrix.reset_index(), run.path("confusion"))
+run.save_figure(plot_confusion(confusion, classes), "06_confusion")
+
+# %% [markdown]
+# Colours are shares of the true class, so a small class's failures show as well as a
+# large one's. Two classes that are confused in both directions may be one class to the
+# eye; in one direction only, the larger one usually swallows the smaller.
+#
+# ## 3 · Class by class
+#
+# *Precision*: of the answers "this class", how many are right. *Recall*: of the images
+# of this class, how many are found. F1 is high only if both are.
+
+# %%
+from helpers.evaluation import score_classes
+
+per_class = score_classes(confusion, classes, **resampling)
+save_csv(per_class.reset_index(), run.path("classes"))
+per_class.sort_values("F1").round(3)
+
+# %% [markdown]
+# The worst class stands on top; the last two columns are the interval of F1.
+
+# %%
+from helpers.charts import plot_class_scores
+
+run.save_figure(plot_class_scores(per_class), "06_class_scores")
+
+# %% [markdown]
+# Small classes have long intervals: a dozen images cannot say more. Where the interval
+# is long, collect more images before you conclude anything.
+#
+# ## 4 · The most confident mistakes
+#
+# When a model is sure and wrong, one of three things is true: the label is wrong, the
+# image is bad, or the model has learnt something false. A look tells which.
+
+# %%
+from helpers.evaluation import find_mistakes
+from helpers.galleries import show_mistakes
+
+mistakes = find_mistakes(oof)
+save_csv(mistakes, run.path("mistakes"))
+run.save_figure(show_mistakes(mistakes), "06_mistakes")
+
+# %% [markdown]
+# In the demo some labels are wrong on purpose, and most of them turn up here: the
+# picture shows what the model says, not what the label says. The table gives the paths.
+
+# %%
+mistakes.head(10).round({"confidence": 3})[["path", "label", "prediction", "confidence"]]
+
+# %% [markdown]
+# All mistakes are in `mistakes.csv`, sorted like this.
+#
+# ## 5 · Predictions for the test images
+#
+# The data set's own test images and the hold-out, each with the ensemble's answer and
+# its confidence; `code` is the data set's own name of the class, where it has one.
+
+# %%
+from helpers.evaluation import tabulate_predictions
+
+predictions = tabulate_predictions(test, run.recipe.class_names)
+save_csv(predictions, run.path("predictions"))
+predictions.drop(columns="path").head().round(3)
+
+# %% [markdown]
+# Confidence is the largest probability. Whether 0.9 really means "right nine times out
+# of ten" is a question of its own, calibration.
+#
+# ## 6 · One page to hand on
+#
+# The report holds scores, figures, quarantine and all settings in one HTML file that
+# opens anywhere, without a network.
+
+# %%
+from helpers.files import show_path
+from helpers.report import write_report
+
+print(f"open {show_path(write_report(run))} in a browser")
+
+# %% [markdown]
+# ## What we saw
+
+# %%
+macro, worst = scores["out-of-fold"].loc["macro F1"], per_class.F1.idxmin()
+print(f"- macro F1 {macro.value:.3f}, between {macro.low:.3f} and {macro.high:.3f}, "
+      f"on {len(oof)} images judged out-of-fold")
+print(f"- weakest class: {worst}, F1 {per_class.F1[worst]:.3f} "
+      f"on {per_class.images[worst]} images")
+print(f"- {len(mistakes)} mistakes, {(mistakes.confidence > 0.9).sum()} of them made "
+      "with more than 90 % confidence")
+
+# %% [markdown]
+# The last cell lists what was saved. This was the last notebook of the main line.
+
+# %%
+run.finish("06_evaluation")
+
+# %% [markdown]
+# ## Try it
+#
+# 1. Compute the interval of macro F1 with 20 resamples, 200 and 2,000, a few times
+#    each. When does it stop moving?
+# 2. How many of the ten most confident mistakes are label errors? The demo's manifest,
+#    `data/demo/rakuten/planted_faults.csv`, knows.
+# 3. What would accuracy and macro F1 be for a model that always answers with the
+#    largest class?
+#
+# Solutions are in [solutions.ipynb](solutions.ipynb). Back to the start:
+# [01 · Look at the data first](01_eda.ipynb).
