@@ -2,11 +2,15 @@
 
 import difflib
 import hashlib
+import warnings
 from pathlib import Path
 
 from helpers.errors import SuiteError
 from helpers.files import resolve_path, show_path
 from helpers.recipe import Recipe
+
+# timm's hub client asks for notebook widgets; saved widgets make a notebook invalid.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 WEIGHT_FILES = (".safetensors", ".pth", ".pt")
 

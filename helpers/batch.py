@@ -62,7 +62,7 @@ def run_notebooks(recipe: str, overrides: dict | None = None, first: str | None 
         for later in chosen[chosen.index(name):]:
             state.pop(later, None)
         save_json(state, state_file)
-        if not _execute_apart(run, name, recipe, overrides or {}, limit_s):
+        if not execute_apart(run, name, recipe, overrides or {}, limit_s):
             return False
         seconds = round(time.monotonic() - start, 1)
         state[name] = {"fingerprint": fingerprint, "seconds": seconds,
@@ -106,7 +106,7 @@ def _fingerprint_data(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _execute_apart(run: Run, name: str, recipe: str, overrides: dict, limit_s: float) -> bool:
+def execute_apart(run: Run, name: str, recipe: str, overrides: dict, limit_s: float) -> bool:
     """Execute one notebook in a new process, ended with all its children at the limit."""
     import psutil
 

@@ -57,19 +57,19 @@ def show_preprocessing(table: pd.DataFrame, data_config: dict, count: int = 6, s
 
 @styled
 def show_mistakes(mistakes: pd.DataFrame, count: int = 15, columns: int = 5):
-    """The first `count` mistakes as pictures: true class, prediction, confidence, file."""
+    """The first `count` mistakes as pictures: true class, prediction, confidence, id."""
     shown = mistakes.head(count)
     rows = max(1, -(-len(shown) // columns))
-    figure, axes = create_figure(2.55 * rows, rows, columns, squeeze=False)
+    figure, axes = create_figure(2.35 * rows + 0.1, rows, columns, squeeze=False)
     for place in axes.flat:
         place.set_axis_off()
     for place, mistake in zip(axes.flat, shown.itertuples(), strict=False):
         place.imshow(_thumbnail(mistake.path, 2 * THUMBNAIL))
         place.set_title(f"{mistake.label} taken for\n{mistake.prediction}, "
                         f"{mistake.confidence:.0%}", fontsize=10.5, weight="normal")
-        name = mistake.path.rsplit("/", 1)[-1]
-        name = name if len(name) <= 30 else f"{name[:14]}…{name[-15:]}"
-        place.text(0.5, -0.03, name, fontsize=7, ha="center", va="top",
+        name = str(mistake.image_id)
+        name = name if len(name) <= 26 else f"{name[:12]}…{name[-13:]}"
+        place.text(0.5, -0.02, name, fontsize=7.5, ha="center", va="top", color="0.35",
                    transform=place.transAxes)
     return figure
 

@@ -69,7 +69,7 @@ class Recipe(BaseModel):
     # --- head, projection, evaluation
     c_grid: list[Annotated[float, Field(gt=0)]] = _setting(
         "04", "Candidates for C, the inverse strength of the L2 penalty.",
-        [0.0001, 0.001, 0.01, 0.1, 1.0], min_length=1)
+        [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0], min_length=1)
     tsne_images: int = _setting("05", "Training images in the t-SNE picture.", 5000, ge=10)
     perplexity: float = _setting("05", "Perplexity of t-SNE.", 30, gt=1)
     bootstrap: int = _setting("06", "Resamples behind each interval.", 2000, ge=100)

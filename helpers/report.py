@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from helpers.files import load_json, write_whole
+from helpers.files import load_json, show_path, write_whole
 from helpers.run import Run
 
 
@@ -25,12 +25,15 @@ def write_report(run: Run) -> Path:
         "images set aside": len(quarantine),
         "classes": metadata["num_classes"],
     }
-    figures = {path.stem[3:].replace("_", " "): base64.b64encode(path.read_bytes()).decode()
-               for path in sorted((run.folder / "figures").glob("*.png"))}
+    # Results first, then the way to them.
+    paths = sorted((run.folder / "figures").glob("[0-9][0-9]_*.png"),
+                   key=lambda path: (path.stem[:2] != "06", path.stem))
+    figures = {path.stem: base64.b64encode(path.read_bytes()).decode() for path in paths}
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
                             undefined=StrictUndefined, trim_blocks=True)
     page = templates.get_template("report.html.j2").render(
-        name=run.recipe.name, backbone=metadata["model"], weights=run.recipe.weights,
+        name=run.recipe.run_name, recipe=run.recipe.name, backbone=metadata["model"],
+        weights=show_path(run.recipe.weights).rsplit("/", 1)[-1],
         folds=run.recipe.folds, counts=counts, figures=figures,
         quarantine=quarantine.to_dict("records"),
         classes=pd.read_csv(run.need("classes"), keep_default_na=False).to_dict("records"),

@@ -169,8 +169,9 @@ from helpers.charts import plot_class_scores
 run.save_figure(plot_class_scores(per_class), "06_class_scores")
 
 # %% [markdown]
-# Small classes have long intervals: a dozen images cannot say more. Where the interval
-# is long, collect more images before you conclude anything.
+# Small classes have long intervals: a dozen images cannot say more. An interval without
+# any length means that no mistake was seen, not that none will come: after n images
+# without one, a rate of up to about 3/n is still plausible (the "rule of three").
 #
 # ## 4 · The most confident mistakes
 #
@@ -190,7 +191,8 @@ run.save_figure(show_mistakes(mistakes), "06_mistakes")
 # picture shows what the model says, not what the label says. The table gives the paths.
 
 # %%
-mistakes.head(10).round({"confidence": 3})[["path", "label", "prediction", "confidence"]]
+listed = mistakes.head(15)[["path", "label", "prediction", "confidence"]]
+listed.style.format(precision=3).hide(axis="index")
 
 # %% [markdown]
 # All mistakes are in `mistakes.csv`, sorted like this.
