@@ -56,6 +56,18 @@ def show_preprocessing(table: pd.DataFrame, data_config: dict, count: int = 6, s
 
 
 @styled
+def show_pairs(pairs: list[tuple[str, str]], distances: np.ndarray):
+    """Pairs of images, one above the other, with the distance between their features."""
+    figure, axes = create_figure(2 * WIDTH / len(pairs) + 0.4, 2, len(pairs), squeeze=False)
+    for column, (pair, distance) in enumerate(zip(pairs, distances, strict=True)):
+        axes[0, column].set_title(f"{distance:.2f}", fontsize=11, weight="normal")
+        for place, path in zip(axes[:, column], pair, strict=True):
+            place.imshow(_thumbnail(path))
+            place.set_axis_off()
+    return figure
+
+
+@styled
 def show_mistakes(mistakes: pd.DataFrame, count: int = 15, columns: int = 5):
     """The first `count` mistakes as pictures: true class, prediction, confidence, id."""
     shown = mistakes.head(count)

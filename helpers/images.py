@@ -41,7 +41,9 @@ def decode_image(path: str | Path) -> Image.Image:
         raise UnreadableImageError("file is missing") from None
     except Image.UnidentifiedImageError:
         raise UnreadableImageError("not an image") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:  # beyond Pillow's own limit, before ours is asked
+        raise UnreadableImageError("too large: may be a decompression bomb") from None
+    except (OSError, ValueError, SyntaxError) as error:
         reason = str(error) or type(error).__name__
         reason = "truncated file" if "truncated" in reason.lower() else reason
         raise UnreadableImageError(reason.replace(str(path), show_path(path))) from error

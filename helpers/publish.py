@@ -45,10 +45,11 @@ def take_outputs(executed: Path, committed: Path) -> None:
     if [cell.source for cell in cells] != [cell.source for cell in target.cells]:
         raise SuiteError(f"{show_path(committed)} has changed since {show_path(executed)} was "
                          "made from it: run it again.")
-    for source, cell in zip(cells, target.cells, strict=True):
-        if cell.cell_type == "code":
-            cell.outputs = [clean_output(output) for output in source.outputs]
-            cell.execution_count = source.execution_count
+    pairs = zip(cells, target.cells, strict=True)
+    # Counted anew: the cell that papermill injected took a number.
+    for count, (source, cell) in enumerate((p for p in pairs if p[1].cell_type == "code"), 1):
+        cell.outputs = [clean_output(output, count) for output in source.outputs]
+        cell.execution_count = count
     text = nbformat.writes(target) + "\n"
     if str(ROOT.parent) + "/" in text:
         raise SuiteError(f"{show_path(executed)} shows a path of this machine: "
@@ -58,10 +59,12 @@ def take_outputs(executed: Path, committed: Path) -> None:
     print(f"{show_path(committed)}  {len(text) / 1024:.0f} KiB")
 
 
-def clean_output(output):
+def clean_output(output, count: int):
     """Keep of a progress bar its last state only; a terminal would show no more either."""
     if output.output_type == "stream":
         output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+    if output.output_type == "execute_result":
+        output.execution_count = count
     return output
 
 
@@ -78,7 +81,8 @@ def draw_overview(run: Run, path: Path, height: int = 420) -> None:
             canvas.paste(picture, (left, line * height))
             left += picture.width
     with write_whole(path) as temporary:
-        canvas.quantize(64).save(temporary, "PNG", optimize=True)
+        few = canvas.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few.save(temporary, "PNG", optimize=True)
 
 
 if __name__ == "__main__":

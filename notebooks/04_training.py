@@ -165,7 +165,8 @@ from helpers.heads import predict_ensemble
 
 unseen = select_rows(run.load_table(), "test")
 answers = predict_ensemble(heads, load_features(run, "test"))
-save_csv(tabulate_probabilities(unseen, answers, classes), run.path("test_probabilities"))
+answered = tabulate_probabilities(unseen, answers, classes)
+save_csv(answered, run.path("test_probabilities"))
 print(f"{len(unseen)} images answered by {len(heads['weights'])} models each")
 
 # %% [markdown]

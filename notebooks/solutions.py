@@ -116,10 +116,9 @@ images = run.load_table("images")
 # %%
 folds = run.need("folds")
 for fold in range(run.recipe.folds):
-    parts = [pd.read_csv(folds / f"fold_{fold:02d}_{part}.csv", dtype=str)
-             for part in ("train", "test")]
-    shared = set(parts[0].image_id) & set(parts[1].image_id)
-    print(f"fold {fold}: {len(parts[0])} + {len(parts[1])} images, {len(shared)} shared")
+    train, test = (set(pd.read_csv(folds / f"fold_{fold:02d}_{part}.csv").image_id)
+                   for part in ("train", "test"))
+    print(f"fold {fold}: {len(train)} + {len(test)} images, {len(train & test)} shared")
 
 # %% [markdown]
 # None is shared, and each image is judged in exactly one fold. Copies of one image under
@@ -167,17 +166,17 @@ rows = select_rows(table, "train")
 features = np.asarray(load_features(run, "train"))
 scaled = StandardScaler().fit_transform(features)
 distances, neighbours = NearestNeighbors(n_neighbors=2).fit(scaled).kneighbors(scaled)
-order = distances[:, 1].argsort()[:6]
-pairs = rows.loc[np.stack([order, neighbours[order, 1]]).T.ravel()]
+# Every second one: a pair appears twice, once from either side.
+order = distances[:, 1].argsort(kind="stable")[:16:2]
+pairs = [(rows.path[i], rows.path[neighbours[i, 1]]) for i in order]
 
 # %% [markdown]
-# Each pair stands side by side; distances near zero are copies of one image.
+# Each column is a pair, its distance written above; zero means copies of one image.
 
 # %%
-shown = pairs.assign(prediction=pairs.image_id, confidence=0.0).head(6)
-pd.DataFrame({"image": pairs.image_id[::2].to_numpy(),
-              "nearest": pairs.image_id[1::2].to_numpy(),
-              "distance": distances[order, 1].round(2)})
+from helpers.galleries import show_pairs
+
+run.save_figure(show_pairs(pairs, distances[order, 1]), "solutions_nearest")
 
 # %% [markdown]
 # The demo's exact copies have distance 0. A copy in another fold is a leak: the model is
@@ -189,8 +188,7 @@ pd.DataFrame({"image": pairs.image_id[::2].to_numpy(),
 # %%
 import timm
 
-for name in (run.recipe.backbone, "resnet18"):
-    print(name, timm.create_model(name, num_classes=0).num_features, "features")
+print(timm.create_model("resnet18", num_classes=0).num_features, "features")
 
 # %% [markdown]
 # `images_per_second` in each run's `metadata.json` answers the second half.
@@ -216,18 +214,17 @@ print(f"never seen:  {(answers == codes)[fold == 0].mean():.1%}")
 # **2.** All weights 1: each image counts the same, so large classes rule.
 
 # %%
-from helpers.evaluation import class_f1
 from sklearn.metrics import confusion_matrix
 
-equal, _, _ = train_folds(features, codes, fold, [1.0] * (codes.max() + 1),
-                          run.recipe.c_grid)
-weighted = run.load_table("oof_probabilities")
-classes = [c.removeprefix("p_") for c in weighted.filter(regex="^p_").columns]
-pd.DataFrame({
-    "images": np.bincount(codes),
-    "weighted": class_f1(confusion_matrix(weighted.label, weighted.prediction,
-                                          labels=classes)),
-    "equal": class_f1(confusion_matrix(codes, equal.argmax(axis=1)))}, classes).round(3)
+from helpers.evaluation import class_f1, count_confusion
+from helpers.files import load_json
+
+classes = list(load_json(run.need("label_mapping")))
+confusion = count_confusion(run.load_table("oof_probabilities"), classes)
+equal, _, _ = train_folds(features, codes, fold, [1.0] * len(classes), run.recipe.c_grid)
+f1 = {"weighted": class_f1(confusion),
+      "equal": class_f1(confusion_matrix(codes, equal.argmax(axis=1)))}
+pd.DataFrame({"images": np.bincount(codes)} | f1, classes).round(3)
 
 # %% [markdown]
 # Where features are good, weights change little; the worse the features, the more a small
@@ -269,9 +266,8 @@ run.save_figure(show_mistakes(odd), "solutions_odd")
 # **1.** The interval with more and more resamples.
 
 # %%
-from helpers.evaluation import count_confusion, score_with_intervals
+from helpers.evaluation import score_with_intervals
 
-confusion = count_confusion(weighted, classes)
 for resamples in (20, 200, 2000):
     rounds = [score_with_intervals(confusion, resamples, seed).loc["macro F1"]
               for seed in range(3)]

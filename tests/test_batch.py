@@ -1,0 +1,166 @@
+"""Headless: all six notebooks for real, resumed, interrupted, and failing with a reason."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import nbformat
+import pandas as pd
+import pytest
+
+from helpers import batch
+from helpers.files import ROOT, load_json
+from helpers.run import ARTEFACTS, NOTEBOOKS, open_run
+
+
+@pytest.fixture(scope="module")
+def recipe(demo, write_recipe):
+    return write_recipe("tiny", demo, class_names={1000: "zero", 1003: "three"}, run="batch")
+
+
+@pytest.fixture(scope="module")
+def finished(recipe):
+    """The folder of a run of which `main` has executed all six notebooks."""
+    assert batch.main(["--recipe", recipe]) == 0
+    return open_run(recipe)
+
+
+def test_all_artefacts_are_there(finished):
+    for artefact in ARTEFACTS:
+        assert finished.path(artefact).exists(), artefact
+    for name in NOTEBOOKS:
+        cells = nbformat.read(finished.folder / "notebooks" / f"{name}.ipynb", 4).cells
+        assert all(cell.execution_count for cell in cells if cell.cell_type == "code")
+    hidden = [p for p in finished.folder.rglob("*") if p.name.startswith(".")]
+    assert not hidden
+
+
+def test_the_tables_agree_about_the_images(finished):
+    table = finished.load_table()
+    train = table[table.split == "train"]
+    oof = finished.load_table("oof_probabilities")
+    assert list(oof.image_id) == list(train.image_id)
+    assert list(oof.fold) == list(train.fold)
+    assert oof.filter(regex="^p_").sum(axis=1).round(4).eq(1).all()
+    predictions = finished.load_table("predictions")
+    assert set(predictions.image_id) == set(table[table.split != "train"].image_id)
+    quarantined = set(finished.load_table("quarantine").image_id)
+    assert not quarantined & set(table.image_id)
+    assert set(predictions.code.astype(str)) <= {str(code) for code in range(1000, 1010)}
+    metadata = load_json(finished.path("metadata"))
+    assert metadata["train_samples"] == len(train)
+    mistakes = finished.load_table("mistakes")
+    assert mistakes.confidence.is_monotonic_decreasing
+    accuracy = load_json(finished.path("metrics"))["out-of-fold"]["accuracy"]["value"]
+    assert accuracy == pytest.approx(1 - len(mistakes) / len(oof))
+
+
+def test_the_report_stands_alone(finished):
+    page = finished.path("report").read_text("utf-8")
+    assert page.count("data:image/png;base64,") == 12
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    macro = load_json(finished.path("metrics"))["out-of-fold"]["macro F1"]["value"]
+    assert f"{macro:.3f}" in page
+    assert "empty file" in page
+
+
+def test_a_second_run_does_nothing(finished, recipe, capsys):
+    before = (finished.folder / "progress.json").read_bytes()
+    assert batch.main(["--recipe", recipe]) == 0
+    assert capsys.readouterr().out.count("nothing to do") == 6
+    assert (finished.folder / "progress.json").read_bytes() == before
+
+
+def test_only_what_a_setting_changes_is_run_again(finished, recipe, monkeypatch, capsys):
+    executed = []
+    monkeypatch.setattr(batch, "execute_apart",
+                        lambda run, name, *rest: executed.append(name) or True)
+    state = (finished.folder / "progress.json").read_bytes()
+    report = finished.path("report").read_bytes()
+
+    def run_again(*arguments):
+        executed.clear()
+        (finished.folder / "progress.json").write_bytes(state)
+        assert batch.main(["--recipe", recipe, *arguments]) == 0
+        return [name[:2] for name in executed]
+
+    assert run_again("--set", "perplexity=12") == ["05", "06"]
+    assert run_again("--set", "bootstrap=300") == ["06"]
+    assert run_again("--set", "folds=4", "--until", "03") == ["02", "03"]
+    assert run_again("--from", "05") == ["05", "06"]
+    finished.path("report").unlink()
+    assert run_again() == ["06"]
+    finished.path("report").write_bytes(report)
+    (finished.folder / "progress.json").write_bytes(state)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--set", "fold=3"], "did you mean 'folds'?"),
+    (["--set", "folds"], "key=value, not 'folds'"),
+    (["--set", "backbone=resnet5"], "no backbone 'resnet5'"),
+    (["--from", "09"], "no notebook '09'"),
+    (["--from", "04", "--until", "02"], "no notebook lies from 04 until 02"),
+])
+def test_wrong_settings_stop_before_anything_starts(recipe, arguments, words, capsys,
+                                                    monkeypatch):
+    monkeypatch.setattr(batch, "execute_apart", None)
+    assert batch.main(["--recipe", recipe, "--set", "run=wrong", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_a_failure_names_cell_error_and_notebook(recipe, capfd):
+    assert batch.main(["--recipe", recipe, "--set", "run=early", "--from", "04"]) == 1
+    error = capfd.readouterr().err
+    for words in ("04_training failed in cell [", "metadata = load_json",
+                  "run 03_extraction first", "early/notebooks/04_training.ipynb",
+                  "The same command continues here"):
+        assert words in error, words
+    assert "Traceback" not in error
+
+
+def test_a_notebook_over_its_limit_is_stopped_with_its_kernel(recipe, capfd):
+    import psutil
+
+    arguments = ["--recipe", recipe, "--set", "run=limit", "--until", "01"]
+    assert batch.main([*arguments, "--time-limit", "0.02"]) == 1
+    assert "stopped after 0.02 minutes" in capfd.readouterr().err
+    time.sleep(0.2)
+    names = [" ".join(p.cmdline()) for p in psutil.Process().children(recursive=True)]
+    assert not [name for name in names if "ipykernel" in name]
+
+
+def test_plain_papermill_runs_a_notebook(finished, recipe, tmp_path):
+    target = tmp_path / "out.ipynb"
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", "notebooks/05_tsne.ipynb", str(target),
+         "-p", "recipe", recipe, "-y", "overrides: {perplexity: 12}"],
+        cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "perplexity 12" in target.read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_twin_runs_as_a_script(finished, recipe, name, tmp_path):
+    """The committed `.py` with its parameters set, as a person would set them."""
+    text = (ROOT / "notebooks" / f"{name}.py").read_text("utf-8")
+    assert 'recipe = "demo"\n' in text
+    script = tmp_path / f"{name}.py"
+    script.write_text(text.replace('recipe = "demo"\n', f"recipe = {recipe!r}\n"), "utf-8")
+    done = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "KiB" in done.stdout  # run.finish has found its artefacts
+
+
+def test_scores_do_not_depend_on_how_it_was_run(finished):
+    """After batch, papermill and scripts the same folder holds the same out-of-fold score."""
+    oof = finished.load_table("oof_probabilities")
+    saved = json.loads(finished.path("metrics").read_text("utf-8"))
+    assert saved["out-of-fold"]["accuracy"]["value"] == pytest.approx(
+        (oof.label == oof.prediction).mean())
+    points = pd.read_csv(finished.path("tsne"))
+    assert len(points) == 150

@@ -1,0 +1,150 @@
+"""Colab: the setup cell itself, with a stand-in for google.colab that behaves and misbehaves."""
+
+import os
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from helpers import colab
+from helpers.files import ROOT
+from helpers.run import open_run
+
+SETUP = nbformat.read(ROOT / "notebooks/01_eda.ipynb", 4).cells[2].source
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """A machine that looks like Colab; its mount does what `machine.mount` does."""
+    place = types.SimpleNamespace(drive=tmp_path / "drive", calls=0)
+    place.mount = lambda point: (Path(point) / "MyDrive").mkdir(parents=True)
+
+    def mount(point):
+        place.calls += 1
+        assert not Path(point).exists(), "nothing may be made under the mount point"
+        place.mount(point)
+
+    google = types.ModuleType("google.colab")
+    google.drive = types.SimpleNamespace(mount=mount)
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", google)
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab_20260819")
+    monkeypatch.delenv(colab.DRIVE_FOLDER, raising=False)
+    monkeypatch.setattr(colab, "MOUNT_POINT", place.drive)
+    monkeypatch.chdir(ROOT / "notebooks")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield place
+    os.environ.pop(colab.DRIVE_FOLDER, None)
+
+
+def run_setup(**fields):
+    cell = SETUP
+    for name, value in fields.items():
+        assert f'{name} = ""' in cell
+        cell = cell.replace(f'{name} = ""', f"{name} = {value!r}")
+    exec(compile(cell, "setup", "exec"), {})
+
+
+def test_elsewhere_it_does_nothing_but_find_the_suite(machine, monkeypatch, capsys):
+    monkeypatch.delenv("COLAB_RELEASE_TAG")
+    before = dict(os.environ)
+    for _ in range(2):
+        run_setup(drive_folder="suite")
+    assert Path.cwd() == ROOT
+    assert sys.path.count(str(ROOT)) == 1
+    assert machine.calls == 0 and capsys.readouterr().out == ""
+    assert dict(os.environ) == before
+
+
+def test_drive_is_mounted_only_when_asked_and_only_once(machine, capsys):
+    run_setup()
+    assert machine.calls == 0
+    for _ in range(2):
+        run_setup(drive_folder="suite")
+    assert machine.calls == 1
+    assert os.environ[colab.DRIVE_FOLDER] == str(machine.drive / "MyDrive/suite")
+    assert "My Drive/suite" in capsys.readouterr().out
+
+
+def test_a_refusal_is_explained_and_work_goes_on(machine, capsys):
+    def refuse(point):
+        raise ValueError("mount failed")
+
+    machine.mount = refuse
+    run_setup(drive_folder="suite")
+    said = capsys.readouterr().out
+    assert "ValueError: mount failed" in said and "local disk" in said
+    assert colab.DRIVE_FOLDER not in os.environ
+    assert not machine.drive.exists()
+
+
+def test_a_mount_that_hangs_is_left_behind(machine, monkeypatch, capsys):
+    monkeypatch.setattr(colab, "MOUNT_LIMIT_S", 0.2)
+    machine.mount = lambda point: time.sleep(3600)
+    run_setup(drive_folder="suite")
+    assert "TimeoutError: no answer within 0.2 s" in capsys.readouterr().out
+    assert colab.DRIVE_FOLDER not in os.environ
+
+
+def test_the_suite_is_cloned_when_it_is_not_there(machine, monkeypatch, tmp_path):
+    origin, content = tmp_path / "origin", tmp_path / "content"
+    (origin / "helpers").mkdir(parents=True)
+    content.mkdir()
+    for name in ("__init__", "colab", "errors", "files", "recipe"):
+        (origin / f"helpers/{name}.py").write_bytes((ROOT / f"helpers/{name}.py").read_bytes())
+    git = ["git", "-C", str(origin), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "suite"]):
+        subprocess.run([*git, *arguments], check=True)
+    monkeypatch.chdir(content)
+    with pytest.raises(FileNotFoundError, match="set `repository` above"):
+        run_setup()
+    with pytest.raises(FileNotFoundError, match="set `repository` above"):
+        run_setup(repository=str(tmp_path / "nowhere"))
+    run_setup(repository=str(origin))
+    assert Path.cwd() == content / "suite"
+    monkeypatch.chdir(content)
+    run_setup()  # found, not cloned again
+    assert Path.cwd() == content / "suite"
+
+
+def test_only_missing_packages_are_installed(monkeypatch, tmp_path):
+    listed = tmp_path / "requirements.txt"
+    listed.write_text("# comment\nnumpy>=99\nno-such-package-here>=1\n")
+    calls = []
+
+    def install(command, **options):
+        calls.append(command)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(colab.subprocess, "run", install)
+    assert colab.install_missing(listed) == ["no-such-package-here>=1"]
+    assert calls[0][-1] == "no-such-package-here>=1" and "numpy>=99" not in calls[0]
+    assert "-U" not in calls[0] and "--upgrade" not in calls[0]
+
+
+def test_results_are_copied_to_drive_once(machine, folders, write_recipe, capsys):
+    run_setup(drive_folder="suite")
+    run = open_run(write_recipe("tiny", folders, source="folders", run="drive"))
+    for name in ("images", "quarantine"):
+        run.path(name).write_text("image_id\n")
+    (run.folder / ".images.csv.partial").touch()
+    run.finish("01_eda")
+    target = machine.drive / "MyDrive/suite/drive"
+    assert sorted(p.name for p in target.iterdir()) == ["images.csv", "quarantine.csv"]
+    assert colab.copy_results(run.folder) == 0
+    run.path("images").write_text("image_id\n1\n")
+    assert colab.copy_results(run.folder) == 1
+
+
+def test_a_full_drive_does_not_stop_the_work(machine, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(colab.DRIVE_FOLDER, str(tmp_path / "file"))
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "a.csv").touch()
+    assert colab.copy_results(results) == 0
+    assert "on the local disk" in capsys.readouterr().out

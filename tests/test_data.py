@@ -1,0 +1,174 @@
+"""Demo, sources, decoding, inspection: what comes off the disk, and what must not."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from helpers.demo import write_demo
+from helpers.errors import SuiteError
+from helpers.images import UnreadableImageError, decode_image
+from helpers.inspection import inspect_images, set_aside
+from helpers.recipe import load_recipe
+from helpers.sources import load_table
+
+
+@pytest.fixture
+def recipe(write_recipe):
+    return lambda data, **settings: load_recipe(write_recipe("tiny", data, **settings))
+
+
+def test_the_demo_is_the_same_every_time(demo, tmp_path):
+    def digest(folder: Path):
+        return {p.relative_to(folder): hashlib.sha256(p.read_bytes()).hexdigest()
+                for p in folder.rglob("*") if p.is_file()}
+
+    again = write_demo(tmp_path / "again")
+    assert digest(again) == digest(demo)
+    assert [p.name for p in tmp_path.iterdir()] == ["again"]
+
+
+def test_the_demo_never_overwrites_a_folder_of_somebody(tmp_path):
+    (tmp_path / "mine.txt").write_text("keep me")
+    with pytest.raises(SuiteError, match="not empty"):
+        write_demo(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_unreadable_files_of_the_demo_are_found_and_no_others(demo, recipe):
+    images = inspect_images(load_table(recipe(demo)))
+    readable, quarantine = set_aside(images)
+    faults = pd.read_csv(demo / "planted_faults.csv", dtype=str)
+    planted = faults[faults.fault.isin(["truncated file", "zero-byte file"])]
+    assert set(quarantine.image_id) == set(planted.imageid)
+    reasons = dict(zip(quarantine.image_id, quarantine.reason, strict=True))
+    for fault in planted.itertuples():
+        assert ("empty" in reasons[fault.imageid]) == (fault.fault == "zero-byte file")
+    assert len(readable) + len(quarantine) == len(images)
+    assert readable.width.notna().all()
+
+
+def test_planted_faults_are_what_the_manifest_says(demo):
+    faults = pd.read_csv(demo / "planted_faults.csv", dtype=str)
+
+    def file(imageid):
+        return next(demo.rglob(f"image_{imageid}_product_*.jpg"))
+
+    formats = {"wrong extension": ("PNG", "RGB"), "CMYK": ("JPEG", "CMYK"),
+               "16-bit PNG named .jpg": ("PNG", "I;16")}
+    for fault in faults.itertuples():
+        if fault.fault in formats:
+            image = Image.open(file(fault.imageid))
+            assert (image.format, image.mode) == formats[fault.fault]
+        if fault.fault == "all black":
+            assert np.asarray(decode_image(file(fault.imageid))).max() < 5
+        if fault.fault.startswith("exact copy"):
+            original = file(fault.original_imageid).read_bytes()
+            assert file(fault.imageid).read_bytes() == original
+        if fault.fault.startswith("near copy"):
+            sides = [np.asarray(decode_image(file(i)).resize((32, 32)), float)
+                     for i in (fault.imageid, fault.original_imageid)]
+            assert np.corrcoef(sides[0].ravel(), sides[1].ravel())[0, 1] > 0.98
+
+
+def test_rakuten_names_classes_and_leaves_test_images_unlabelled(demo, recipe):
+    table = load_table(recipe(demo, class_names={1000: "zero"}))
+    assert set(table.label.dropna()) == {"zero", *(str(code) for code in range(1001, 1010))}
+    assert table[table.split == "test"].label.isna().all()
+    assert table.image_id.is_unique
+
+
+@pytest.mark.parametrize("name", [
+    "X_train_update.csv", "Y_train_CVw08PX.csv", "X_test_update.csv"])
+def test_a_missing_csv_is_named(demo_copy, recipe, name):
+    (demo_copy / name).unlink()
+    with pytest.raises(SuiteError, match=name.replace(".", r"\.") + " is missing"):
+        load_table(recipe(demo_copy))
+
+
+def test_a_missing_column_is_named(demo_copy, recipe):
+    path = demo_copy / "X_train_update.csv"
+    pd.read_csv(path, index_col=0).drop(columns="imageid").to_csv(path)
+    with pytest.raises(SuiteError, match=r"X_train_update\.csv has no column 'imageid'"):
+        load_table(recipe(demo_copy))
+
+
+def test_tables_of_different_length_are_refused(demo_copy, recipe):
+    path = demo_copy / "Y_train_CVw08PX.csv"
+    pd.read_csv(path, index_col=0).iloc[:-1].to_csv(path)
+    with pytest.raises(SuiteError, match=r"611 rows and Y_train_CVw08PX\.csv 610"):
+        load_table(recipe(demo_copy))
+
+
+def test_a_missing_image_is_refused_or_set_aside(demo_copy, recipe):
+    gone = next((demo_copy / "images/image_train").iterdir())
+    gone.unlink()
+    with pytest.raises(SuiteError, match=gone.name):
+        load_table(recipe(demo_copy))
+    table = load_table(recipe(demo_copy, missing_images="quarantine"))
+    _, quarantine = set_aside(inspect_images(table))
+    assert "file is missing" in set(quarantine.reason)
+
+
+def test_a_folder_per_class(folders, recipe):
+    table = load_table(recipe(folders, source="folders"))
+    assert table.label.value_counts().to_dict() == {
+        "digit 0": 12, "digit 3": 12, "digit 6": 12}
+    assert all(Path(path).is_file() for path in table.path)
+
+
+@pytest.mark.parametrize(("names", "words"), [
+    ([], "holds no images"),
+    (["a/readme.txt"], "holds no images"),
+    (["a/1.jpg", "a/2.jpg"], "holds 1 class"),
+    (["train/a/1.jpg", "test/a/2.jpg"], "instead of a folder per class"),
+])
+def test_folders_without_classes_are_refused(tmp_path, recipe, names, words):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name, "JPEG")
+    with pytest.raises(SuiteError, match=words):
+        load_table(recipe(tmp_path, source="folders"))
+
+
+def test_nothing_readable_is_an_error(tmp_path, recipe):
+    for name in ("a/1.jpg", "b/1.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(SuiteError, match="none of the 2 images can be read"):
+        set_aside(inspect_images(load_table(recipe(tmp_path, source="folders"))))
+
+
+def test_decoding_is_right_for_every_mode(tmp_path):
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8).reshape(8, 8)
+    grey = Image.fromarray(ramp)
+
+    def decoded(image, name, **options):
+        image.save(tmp_path / name, **options)
+        return np.asarray(decode_image(tmp_path / name))
+
+    expected = np.stack([ramp] * 3, axis=-1)
+    deep = Image.fromarray(ramp.astype(np.uint16) * 257)
+    assert np.array_equal(decoded(deep, "deep.png"), expected)
+    assert np.array_equal(decoded(grey, "grey.png"), expected)
+    assert np.array_equal(decoded(grey.convert("P"), "palette.png"), expected)
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert decoded(clear, "clear.png").min() == 255
+    cmyk = decoded(grey.convert("RGB").convert("CMYK"), "cmyk.jpg", quality=100)
+    assert np.abs(cmyk.astype(int) - expected).max() < 8
+    turned = Image.new("RGB", (8, 4)).getexif()
+    turned[0x0112] = 6  # EXIF: rotate by 90 degrees
+    assert decoded(Image.new("RGB", (8, 4)), "turned.jpg", exif=turned).shape == (8, 4, 3)
+
+
+def test_what_cannot_be_decoded_says_why(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("hello")
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    for name, reason in (("empty.jpg", "empty"), ("text.jpg", "not an image"),
+                         ("gone.jpg", "missing"), ("huge.png", "too large")):
+        with pytest.raises(UnreadableImageError, match=reason):
+            decode_image(tmp_path / name)

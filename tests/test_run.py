@@ -1,0 +1,101 @@
+"""Runs: missing artefacts name their notebook, a refusing disk leaves nothing behind."""
+
+import resource
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from helpers.errors import SuiteError
+from helpers.files import save_csv, save_json, write_whole
+from helpers.run import ARTEFACTS, NOTEBOOKS, open_run
+
+
+@pytest.fixture
+def run(folders, write_recipe):
+    return open_run(write_recipe("tiny", folders, source="folders", run="test-run"))
+
+
+def test_a_missing_artefact_names_its_notebook(run):
+    for artefact, (_, notebook) in ARTEFACTS.items():
+        assert notebook in NOTEBOOKS
+        with pytest.raises(SuiteError, match=f"run {notebook} first"):
+            run.need(artefact)
+
+
+def test_the_error_reaches_a_notebook_as_one_sentence():
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    with capture_output() as captured:
+        InteractiveShell().run_cell(
+            "from helpers.errors import SuiteError\nraise SuiteError('run 03 first')")
+    assert captured.stdout.strip() == "SuiteError: run 03 first"
+
+
+def test_overrides_may_come_as_text(folders, write_recipe):
+    path = write_recipe("tiny", folders, source="folders", run="test-run")
+    assert open_run(path, '{"folds": 7}').recipe.folds == 7
+    with pytest.raises(SuiteError, match="not a dictionary"):
+        open_run(path, "folds: 7")
+
+
+def test_ids_and_labels_stay_text(run):
+    table = pd.DataFrame({"image_id": ["007", "NA"], "label": ["1", None], "fold": [0, -1]})
+    save_csv(table, run.path("table"))
+    read = run.load_table()
+    assert list(read.image_id) == ["007", "NA"]
+    assert read.label[0] == "1" and pd.isna(read.label[1])
+    run.path("table").unlink()
+
+
+@pytest.fixture
+def small_files():
+    """Let this process write no file over 4 KiB, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, small_files):
+    path = tmp_path / "facts.json"
+    save_json({"old": 1}, path)
+    with pytest.raises(SuiteError, match=r"cannot write .*facts\.json .*Free some space"):
+        save_json({"new": "x" * 10_000}, path)
+    assert path.read_text() == '{\n  "old": 1\n}\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["facts.json"]
+
+
+def test_a_full_disk_stops_an_extraction_before_it_starts(tmp_path, small_files):
+    from helpers.extraction import _open_partial
+
+    with pytest.raises(SuiteError, match="Free some space"):
+        _open_partial(tmp_path / "features.npy", (1000, 64), fresh=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path):
+    with pytest.raises(KeyboardInterrupt), write_whole(tmp_path / "a.csv") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SuiteError, match="cannot create the folder"):
+        save_json({}, tmp_path / "file" / "facts.json")
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = ("import sys, helpers, helpers.run, helpers.colab; "
+            "print(sorted({'torch', 'timm', 'sklearn', 'matplotlib', 'pandas'} "
+            "& set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          check=True)
+    assert done.stdout.strip() == "[]"
