@@ -32,6 +32,7 @@ lint: install  ## check the style
 
 notebooks: install  ## after editing a notebook's .py: pair, run the demo, keep its outputs
 	$(BIN)/jupytext --quiet --sync notebooks/*.py
+	rm -rf outputs/demo
 	$(BIN)/python -m helpers.batch --recipe demo
 	$(BIN)/python -m helpers.publish
 

@@ -3,9 +3,9 @@
 Importing this package loads nothing heavy; every module imports what it needs. The modules
 form one line, each importing only from those before it:
 
-    errors, files, recipe, run, demo, sources, inspection, splits, images, backbones,
+    errors, files, colab, recipe, run, demo, sources, inspection, splits, images, backbones,
     features, extraction, heads, projection, evaluation, charts, galleries, report
 
-`colab` prepares the machine, `batch` runs the notebooks headless and `publish` puts a run's
-outputs into the notebooks that are committed.
+`batch` runs the notebooks headless; `publish` puts a run's outputs into the notebooks that are
+committed.
 """

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 STYLE = Path(__file__).with_name("suite.mplstyle")
 WIDTH = 9.0  # inches; 900 pixels at the style's resolution
-MARKERS = "osD^vP"  # with eight colours, 48 classes can be told apart
+MARKERS = "osD^vP"  # with ten colours, 60 classes can be told apart
 
 
 def create_figure(height: float, rows: int = 1, columns: int = 1, *, width: float = WIDTH,
@@ -47,10 +47,14 @@ def plot_class_counts(counts: pd.Series):
 def plot_sizes(images: pd.DataFrame):
     """Width against height of the readable images, and the histogram of their file sizes."""
     figure, (left, right) = create_figure(3.6, 1, 2)
-    sizes = images.groupby(["width", "height"]).size().reset_index(name="count")
+    sizes = images.groupby(["width", "height"]).size().reset_index(name="images")
     left.scatter(sizes.width.astype(float), sizes.height.astype(float),
-                 s=20 + 480 * sizes["count"] / sizes["count"].max(), alpha=0.5)
-    largest = 1.15 * float(max(sizes.width.max(), sizes.height.max()))
+                 s=20 + 480 * sizes.images / sizes.images.max(), alpha=0.5)
+    if len(sizes) <= 5:
+        for size in sizes.itertuples():
+            left.annotate(size.images, (size.width, size.height), (10, -12),
+                          textcoords="offset points")
+    largest = 1.25 * float(max(sizes.width.max(), sizes.height.max()))
     left.plot([0, largest], [0, largest], color="0.7", zorder=0)
     left.set(xlabel="width (pixels)", ylabel="height (pixels)", xlim=(0, largest),
              ylim=(0, largest), title="Sizes (area: images)", aspect="equal")
@@ -70,13 +74,13 @@ def plot_class_shares(table: pd.DataFrame):
     left = np.zeros(len(shares))
     for position, name in enumerate(shares):
         values = shares[name].to_numpy()
-        axes.barh(shares.index, values, left=left, color=_colour(position), edgecolor="white")
-        if values.min() > 0.05:
-            for row, value in enumerate(values):
-                axes.text(left[row] + value / 2, row, name, ha="center", va="center",
-                          color="white", fontsize=10)
+        axes.barh(shares.index, values, left=left, color=_colour(position), edgecolor="white",
+                  label=name)
         left += values
     axes.invert_yaxis()
+    if len(shares.columns) <= 40:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10,
+                    ncols=1 + len(shares.columns) // 16)
     axes.set(xlabel="share of images", xlim=(0, 1), title="The same classes in every fold")
     return figure
 
@@ -93,8 +97,11 @@ def plot_feature_statistics(train: np.ndarray, test: np.ndarray):
         for name, numbers in values.items():
             axes.hist(numbers, bins, density=True, alpha=0.55, label=name)
         axes.set_yticks([])
-    left.set(xlabel="mean of a feature over the images", ylabel="features", title="Features")
-    right.set(xlabel="length of an image's feature vector", ylabel="images", title="Images")
+        axes.ticklabel_format(axis="x", scilimits=(-3, 4), useMathText=True)
+    left.set(xlabel="mean of a feature over the images\n", ylabel="share of features",
+             title="Features")
+    right.set(xlabel="length of an image's feature vector\n", ylabel="share of images",
+              title="Images")
     right.legend()
     return figure
 

@@ -11,12 +11,13 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from helpers.errors import SuiteError
-from helpers.files import ROOT
+from helpers.files import ROOT, show_path
 
 MOUNT_POINT = Path("/content/drive")
 MOUNT_LIMIT_S = 120  # long enough to click through the dialogue
@@ -122,21 +123,38 @@ def copy_results(folder: Path) -> int:
     """
     if DRIVE_FOLDER not in os.environ:
         return 0
+    return _copy_files(folder, Path(os.environ[DRIVE_FOLDER], folder.name), _is_current)
+
+
+def fetch_results(folder: Path) -> int:
+    """Bring back from Drive what a run's folder lacks: the runtime of yesterday is gone.
+
+    Returns:
+        How many files were copied; files that are there already are left as they are.
+    """
+    if DRIVE_FOLDER not in os.environ:
+        return 0
+    return _copy_files(Path(os.environ[DRIVE_FOLDER], folder.name), folder,
+                       lambda _, target: target.exists())
+
+
+def _copy_files(start: Path, end: Path, skip: Callable[[Path, Path], bool]) -> int:
     copied = 0
     try:
-        for source in sorted(folder.rglob("*")):
-            target = Path(os.environ[DRIVE_FOLDER], folder.name, source.relative_to(folder))
-            if source.is_dir() or source.name.startswith(".") or _is_current(source, target):
+        for source in sorted(start.rglob("*")):
+            target = end / source.relative_to(start)
+            if source.is_dir() or source.name.startswith(".") or skip(source, target):
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".{target.name}.part")
             shutil.copy2(source, temporary)
             os.replace(temporary, target)
             copied += 1
-        print(f"copied {copied} files to {os.environ[DRIVE_FOLDER]}")
+        if copied:
+            print(f"copied {copied} files from {show_path(start)} to {show_path(end)}")
     except OSError as error:
-        print(f"copying to Drive stopped after {copied} files ({error}). The results are in "
-              f"{folder.name}/ on the local disk; make room on Drive and run this cell again.")
+        print(f"copying to {show_path(end)} stopped after {copied} files ({error}). Nothing is "
+              "lost on the local disk; see to Drive and run this cell again.")
     return copied
 
 

@@ -56,20 +56,21 @@ def show_preprocessing(table: pd.DataFrame, data_config: dict, count: int = 6, s
 
 
 @styled
-def show_pairs(pairs: list[tuple[str, str]], distances: np.ndarray):
-    """Pairs of images, one above the other, with the distance between their features."""
-    figure, axes = create_figure(2 * WIDTH / len(pairs) + 0.4, 2, len(pairs), squeeze=False)
-    for column, (pair, distance) in enumerate(zip(pairs, distances, strict=True)):
-        axes[0, column].set_title(f"{distance:.2f}", fontsize=11, weight="normal")
-        for place, path in zip(axes[:, column], pair, strict=True):
+def show_pairs(pairs: dict[frozenset[str], float], count: int = 8):
+    """The first `count` pairs of paths, one image above the other, their distance on top."""
+    figure, axes = create_figure(2 * WIDTH / count + 0.4, 2, count, squeeze=False)
+    for place in axes.flat:
+        place.set_axis_off()
+    for column, (pair, distance) in zip(axes.T, pairs.items(), strict=False):
+        column[0].set_title(f"{distance:.2f}", fontsize=11, weight="normal")
+        for place, path in zip(column, sorted(pair), strict=False):
             place.imshow(_thumbnail(path))
-            place.set_axis_off()
     return figure
 
 
 @styled
 def show_mistakes(mistakes: pd.DataFrame, count: int = 15, columns: int = 5):
-    """The first `count` mistakes as pictures: true class, prediction, confidence, id."""
+    """The first `count` mistakes as pictures: label, answer, confidence if known, and id."""
     shown = mistakes.head(count)
     rows = max(1, -(-len(shown) // columns))
     figure, axes = create_figure(2.35 * rows + 0.1, rows, columns, squeeze=False)
@@ -77,11 +78,14 @@ def show_mistakes(mistakes: pd.DataFrame, count: int = 15, columns: int = 5):
         place.set_axis_off()
     for place, mistake in zip(axes.flat, shown.itertuples(), strict=False):
         place.imshow(_thumbnail(mistake.path, 2 * THUMBNAIL))
-        place.set_title(f"{mistake.label} taken for\n{mistake.prediction}, "
-                        f"{mistake.confidence:.0%}", fontsize=10.5, weight="normal")
+        sure = getattr(mistake, "confidence", None)
+        # 99.6 % must not read as certainty.
+        sure = "" if sure is None else ", >99%" if sure > 0.99 else f", {sure:.0%}"
+        place.set_title(f"label {mistake.label}\nmodel {mistake.prediction}{sure}",
+                        fontsize=11, weight="normal")
         name = str(mistake.image_id)
         name = name if len(name) <= 26 else f"{name[:12]}…{name[-13:]}"
-        place.text(0.5, -0.02, name, fontsize=7.5, ha="center", va="top", color="0.35",
+        place.text(0.5, -0.02, name, fontsize=9, ha="center", va="top", color="0.3",
                    transform=place.transAxes)
     return figure
 

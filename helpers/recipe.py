@@ -16,13 +16,13 @@ from helpers.files import ROOT, resolve_path, show_path
 DATA = ROOT / "data"
 
 
-def _setting(stage: str, description: str, default=..., **limits):
-    """Describe one setting; `stage` is the number of the first notebook that reads it."""
+def _setting(stage: str | None, description: str, default=..., **limits):
+    """Describe one setting; `stage` is the first notebook whose results it changes, if any."""
     return Field(default, description=description, json_schema_extra={"stage": stage}, **limits)
 
 
 class Recipe(BaseModel):
-    """Every setting of a run. `stage` of a field is the first notebook that it changes."""
+    """Every setting of a run, grouped by what it is about."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,9 +62,9 @@ class Recipe(BaseModel):
     resize: Literal["center", "squash"] = _setting(
         "02", "`center`: resize and crop as the backbone was trained; `squash`: the whole "
         "image, its aspect lost.", "center")
-    batch_size: int = _setting("03", "Images per step of the network.", 32, ge=1, le=4096)
+    batch_size: int = _setting(None, "Images per step of the network.", 32, ge=1, le=4096)
     workers: int | None = _setting(
-        "03", "Processes that decode images; null: one per core, at most 8.", None, ge=0, le=64)
+        None, "Processes that decode images; null: one per core, at most 8.", None, ge=0, le=64)
 
     # --- head, projection, evaluation
     c_grid: list[Annotated[float, Field(gt=0)]] = _setting(
@@ -75,7 +75,7 @@ class Recipe(BaseModel):
     bootstrap: int = _setting("06", "Resamples behind each interval.", 2000, ge=100)
 
     run: str | None = _setting(
-        "01", "Name of the folder under outputs/; null: the recipe's name.", None,
+        None, "Name of the folder under outputs/; null: the recipe's name.", None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
     @property
@@ -89,10 +89,11 @@ class Recipe(BaseModel):
         return resolve_path(self.data)
 
     def settings_until(self, stage: str) -> dict:
-        """Return the settings that notebooks up to number `stage` read, as plain values."""
-        stages = {n: (f.json_schema_extra or {}).get("stage", "01")
-                  for n, f in type(self).model_fields.items()}
-        return {n: v for n, v in self.model_dump(mode="json").items() if stages[n] <= stage}
+        """Return the settings that change results up to notebook `stage`, as plain values."""
+        stages = {name: (field.json_schema_extra or {}).get("stage")
+                  for name, field in type(self).model_fields.items()}
+        return {name: value for name, value in self.model_dump(mode="json").items()
+                if stages[name] and stages[name] <= stage}
 
 
 def list_recipes() -> list[str]:
@@ -183,7 +184,8 @@ def describe_settings() -> str:
     rows = ["| setting | default | meaning |", "|---|---|---|"]
     for name, field in Recipe.model_fields.items():
         if name != "name":
-            default = "required" if field.is_required() else f"`{field.default}`"
+            default = "required" if field.is_required() else (
+                "null" if field.default is None else f"`{field.default}`")
             rows.append(f"| `{name}` | {default} | {field.description} |")
     return "\n".join(rows)
 

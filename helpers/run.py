@@ -2,13 +2,22 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
 
+from helpers.colab import copy_results, fetch_results
 from helpers.errors import SuiteError
-from helpers.files import ROOT, make_folder, resolve_path, show_path, write_whole
+from helpers.files import (
+    ROOT,
+    load_json,
+    make_folder,
+    resolve_path,
+    save_json,
+    show_path,
+    write_whole,
+)
 from helpers.recipe import Recipe, load_recipe
 
 # SUITE_OUTPUTS sends all runs to another disk.
@@ -49,21 +58,47 @@ class Run:
 
     recipe: Recipe
     folder: Path
+    _made: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def path(self, artefact: str) -> Path:
-        """Return where `artefact` (a key of ARTEFACTS) belongs, whether it is there or not."""
-        name, _ = ARTEFACTS[artefact]
-        return self.folder / name.format(backbone=self.recipe.backbone.replace("/", "_"))
+        """Return where to write `artefact`, a key of ARTEFACTS."""
+        self._made.add(artefact)
+        return self._locate(artefact)
 
     def need(self, artefact: str) -> Path:
-        """Return the path of an artefact; SuiteError naming its notebook when it is missing."""
-        path, notebook = self.path(artefact), ARTEFACTS[artefact][1]
+        """Return where to read `artefact`.
+
+        Raises:
+            SuiteError: it is missing, or was made with other settings; names its notebook.
+        """
+        path, notebook = self._locate(artefact), ARTEFACTS[artefact][1]
         if not path.exists():
             raise SuiteError(
                 f"{show_path(path)} is missing: run {notebook} first (notebooks/{notebook}.ipynb"
                 f", or `python -m helpers.batch --recipe {self.recipe.name}`)."
             )
+        changed = [] if artefact in self._made else self._compare_settings(notebook)
+        if changed:
+            raise SuiteError(
+                f"{show_path(path)} was made with {', '.join(changed)}: run {notebook} again, "
+                "or set `run` to keep both."
+            )
         return path
+
+    def _locate(self, artefact: str) -> Path:
+        name, _ = ARTEFACTS[artefact]
+        return self.folder / name.format(backbone=self.recipe.backbone.replace("/", "_"))
+
+    @property
+    def _settings(self) -> Path:
+        return self.folder / "settings.json"
+
+    def _compare_settings(self, notebook: str) -> list[str]:
+        """Say which settings differ from those that `notebook` was last finished with."""
+        made = load_json(self._settings) if self._settings.exists() else {}
+        now, then = self.recipe.settings_until(notebook[:2]), made.get(notebook, {})
+        return [f"{key}={then[key]} (now {now[key]})" for key in now
+                if key in then and then[key] != now[key]]
 
     def load_table(self, artefact: str = "table"):
         """Return one of the run's CSV files as a DataFrame, ids and labels as text."""
@@ -76,7 +111,8 @@ class Run:
 
     def artefacts_of(self, notebook: str) -> list[Path]:
         """Return the paths of all that `notebook` makes."""
-        return [self.path(name) for name, (_, maker) in ARTEFACTS.items() if maker == notebook]
+        return [self._locate(name) for name, (_, maker) in ARTEFACTS.items()
+                if maker == notebook]
 
     def save_figure(self, figure, name: str):
         """Write a matplotlib figure to figures/`name`.png and return that picture to show."""
@@ -88,13 +124,11 @@ class Run:
         return Image(filename=str(path))
 
     def finish(self, notebook: str) -> None:
-        """Say what `notebook` has made, and copy it to Drive where one is set.
+        """Say what `notebook` has made, note its settings, and copy it to Drive if one is set.
 
         Raises:
             SuiteError: one of its artefacts is missing.
         """
-        from helpers.colab import copy_results
-
         missing = [path for path in self.artefacts_of(notebook) if not path.exists()]
         if missing:
             raise SuiteError(f"{notebook} has not made {show_path(missing[0])}: run all its "
@@ -104,6 +138,9 @@ class Run:
             size = sum(f.stat().st_size for f in files) / 1024
             many = f" ({len(files)} files)" if path.is_dir() else ""
             print(f"{show_path(path)}{many}  {size:,.0f} KiB")
+        made = load_json(self._settings) if self._settings.exists() else {}
+        made[notebook] = self.recipe.settings_until(notebook[:2])
+        save_json(made, self._settings)
         copy_results(self.folder)
 
 
@@ -126,6 +163,7 @@ def open_run(recipe: str, overrides: dict | None = None) -> Run:
 
         write_demo(checked.data_folder)
     run = Run(checked, make_folder(OUTPUTS / checked.run_name))
+    fetch_results(run.folder)
     changed = "".join(f", {key}={value}" for key, value in (overrides or {}).items())
     print(f"recipe {checked.name}{changed}: {checked.source} in "
           f"{show_path(checked.data_folder)}, {checked.backbone} ({checked.weights} weights), "

@@ -101,7 +101,8 @@ table.head()
 #
 # A download that broke off, an empty file: one such image can stop a night's training.
 # Some pipelines put a black picture in its place, and the model learns from pictures of
-# nothing. We decode every file to its last byte instead.
+# nothing. We decode every file to its last byte instead. (A file that decodes may still
+# show nothing: two of the demo's are all black, and this check lets them in.)
 
 # %%
 from helpers.inspection import inspect_images, set_aside
@@ -180,8 +181,9 @@ from helpers.charts import plot_sizes
 run.save_figure(plot_sizes(readable), "01_sizes")
 
 # %% [markdown]
-# Points on the grey line are square. A file much smaller than the others is often a
-# placeholder, one much larger is a photo straight from a camera.
+# Points on the grey line are square. The outliers of the histogram are worth opening: in
+# the demo the smallest files are all black, and those above 6 KiB are PNG files under
+# the name .jpg, or CMYK (colours meant for print).
 #
 # ## What we saw
 
@@ -206,8 +208,9 @@ run.finish("01_eda")
 # 1. Which reasons stand in the quarantine, and how often does each occur in each split?
 # 2. Are the files of one class larger than those of another? What could a model make of
 #    that?
-# 3. Set `overrides = {"missing_images": "quarantine"}`, rename one image file, and run
-#    again. What changes without the override?
+# 3. Rename one image file and run again with
+#    `overrides = {"missing_images": "quarantine", "run": "demo-missing"}`, then without
+#    `missing_images`. What changes? Rename the file back.
 #
 # Solutions are in [solutions.ipynb](solutions.ipynb). Next:
 # [02 · Prepare the data](02_preprocessing.ipynb).

@@ -27,7 +27,7 @@
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
 # | 1 | give every class a number | `label_mapping.json` |
-# | 2 | set a hold-out aside, deal the rest into folds | `table.csv` |
+# | 2 | set a hold-out aside, deal the rest into folds | `table.csv`, `figures/02_class_shares.png` |
 # | 3 | write the tables of every fold | `folds/` |
 # | 4 | look at what the network sees | `figures/02_preprocessing.png` |
 
@@ -130,8 +130,12 @@ from helpers.charts import plot_class_shares
 run.save_figure(plot_class_shares(table), "02_class_shares")
 
 # %% [markdown]
-# The bars break at the same places from top to bottom: each part is a small copy of the
-# whole. A class with fewer images than folds would have been refused with its name.
+# The bars break at nearly the same places from top to bottom: each part is a small copy
+# of the whole. A class with fewer images than folds would have been refused by name.
+#
+# The promise holds for *files*, not yet for *pictures*: an exact copy under another name
+# can land in another fold, and is then judged by a model that has seen its twin. The
+# demo has four such copies; exercise 1 of notebook 03 finds them.
 #
 # ## 3 · Fold tables as files
 #
@@ -196,10 +200,10 @@ run.finish("02_preprocessing")
 # ## Try it
 #
 # 1. Check the promise: is there an image that stands in both files of a fold?
-# 2. Run with `overrides = {"folds": 10, "run": "demo-10"}`. How many images of the
-#    smallest class does each fold have now?
-# 3. Run with `overrides = {"resize": "center", "run": "demo-center"}` and compare the
-#    bottom rows. What was lost?
+# 2. A new run starts at 01. In a terminal: `make run SET="folds=10 run=demo-10"`. How
+#    many images of the smallest class does each fold have now?
+# 3. `make run SET="resize=center run=demo-center"`, and compare the two runs'
+#    `figures/02_preprocessing.png`. What was lost?
 #
 # Solutions are in [solutions.ipynb](solutions.ipynb). Next:
 # [03 · Extract features](03_extraction.ipynb).

@@ -27,7 +27,7 @@
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
 # | 1 | load features, labels and folds | |
-# | 2 | train one model a fold, its penalty chosen inside | `head_<backbone>.npz` |
+# | 2 | train one model a fold, its penalty chosen inside | `head_<backbone>.npz`, `figures/04_c_search.png` |
 # | 3 | keep the out-of-fold probabilities | `oof_probabilities.csv` |
 # | 4 | let all folds vote on the test images | `test_probabilities.csv` |
 
@@ -114,10 +114,11 @@ weights.round(2).to_frame().T
 #
 # ## 2 · One model a fold
 #
-# C sets how strongly large coefficients are punished. Choosing it by the score of the
-# fold that we report would be cheating: the score would have picked its own judge. So
-# within each fold's training part one more fold judges the candidates, and the fold that
-# we report stays unseen until the end.
+# Large coefficients are punished, so that the model does not learn single images by
+# heart; the smaller C, the harder. Choosing C by the score of the fold that we report
+# would be cheating: the score would have picked its own judge. So within each fold's
+# training part one more fold judges the candidates, and the fold that we report stays
+# unseen until the end.
 
 # %%
 from helpers.heads import save_heads, train_folds
@@ -127,8 +128,8 @@ probabilities, heads, scores = train_folds(
 save_heads(heads, run.path("head"))
 
 # %% [markdown]
-# Each line below is one fold: macro F1 on its inner fold for every candidate, and a dot
-# where the best was.
+# Each line below is one fold: its inner fold's *macro F1* (a score in which each class
+# counts the same, see 06) for every candidate, and a dot where the best was.
 
 # %%
 from helpers.charts import plot_c_search
@@ -136,8 +137,9 @@ from helpers.charts import plot_c_search
 run.save_figure(plot_c_search(scores), "04_c_search")
 
 # %% [markdown]
-# A flat line means that the choice hardly matters. If the dots stand at either end of
-# the range, widen `c_grid` in the recipe.
+# Where a line is flat, the choice hardly matters: in the demo that is so from 0.1 on,
+# beside the distance between the folds. If the lines still rise at an end where dots
+# stand, widen `c_grid` in the recipe.
 #
 # ## 3 · Out-of-fold probabilities
 #
@@ -183,7 +185,8 @@ print(f"- the folds' accuracies lie between {right.min():.1%} and {right.max():.
 print(f"- C chosen: {', '.join(f'{c:g}' for c in sorted(set(best['C'])))}")
 
 # %% [markdown]
-# Folds differ by chance alone. That is why 06 gives every score an interval.
+# Folds differ by chance alone. That is why 06 gives every score an interval. The last
+# cell lists what was saved.
 
 # %%
 run.finish("04_training")

@@ -98,7 +98,8 @@ print(f"{len(chosen)} of {len(rows)} training images")
 #
 # ## 2 · PCA, then t-SNE
 #
-# PCA keeps the 50 directions in which the features vary most. That removes noise and
+# First each feature is standardised (mean 0, spread 1). PCA, principal component analysis,
+# then keeps the 50 directions in which the features vary most. That removes noise and
 # makes t-SNE much faster.
 
 # %%
@@ -130,6 +131,9 @@ from helpers.charts import plot_projection
 run.save_figure(plot_projection(points), "05_tsne")
 
 # %% [markdown]
+# In the demo, zero, six and four stand apart, while eight has no island of its own. Two
+# points that lie alone, exactly on top of each other, are the two all-black files.
+#
 # **What may be read from it:** classes that form islands of their own are easy for a
 # classifier; a point deep inside another class's island may be mislabelled, or just odd.
 #
@@ -144,8 +148,8 @@ run.save_figure(plot_projection(points), "05_tsne")
 # %%
 from sklearn.neighbors import NearestNeighbors
 
-nearest = NearestNeighbors(n_neighbors=2).fit(places).kneighbors(
-    places, return_distance=False)[:, 1]
+neighbours = NearestNeighbors(n_neighbors=1).fit(places)
+nearest = neighbours.kneighbors(return_distance=False)[:, 0]
 same = points.label.to_numpy() == points.label.to_numpy()[nearest]
 same_by_class = points.assign(same=same).groupby("label").same.mean()
 same_by_class.sort_values().round(2).to_frame("neighbour has its label").T
@@ -174,8 +178,8 @@ run.finish("05_tsne")
 #
 # 1. Draw the map again with perplexity 5 and with 100. Which statements about it hold
 #    in all three?
-# 2. Find the points whose nearest neighbours all have another label, and look at their
-#    images. Are some of them mislabelled?
+# 2. Find the images whose five nearest neighbours in the feature space all have another
+#    label, and look at them. Are some of them mislabelled?
 #
 # Solutions are in [solutions.ipynb](solutions.ipynb). Next:
 # [06 · Evaluate honestly](06_evaluation.ipynb).

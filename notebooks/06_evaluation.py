@@ -18,7 +18,7 @@
 # # 06 · Evaluate honestly
 #
 # How good is it, how sure are we, where does it fail, and what do the failures look
-# like? Every number here comes from images that the answering model had never seen.
+# like? Every number here comes from files that the answering model had never seen.
 #
 # **You need** the probabilities from 04.
 # **You get** scores with intervals, the confusion matrix, the mistakes as pictures,
@@ -26,10 +26,10 @@
 #
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
-# | 1 | four scores, each with an interval | `metrics.json` |
-# | 2 | which class is taken for which | `confusion_matrix.csv` |
-# | 3 | class by class | `per_class.csv` |
-# | 4 | the most confident mistakes | `mistakes.csv` |
+# | 1 | four scores, each with an interval | `metrics.json`, `figures/06_scores.png` |
+# | 2 | which class is taken for which | `confusion_matrix.csv`, `figures/06_confusion.png` |
+# | 3 | class by class | `per_class.csv`, `figures/06_class_scores.png` |
+# | 4 | the most confident mistakes | `mistakes.csv`, `figures/06_mistakes.png` |
 # | 5 | predictions for the test images | `predictions.csv` |
 # | 6 | everything on one page | `report.html` |
 
@@ -120,8 +120,9 @@ save_json({name: table.to_dict("index") for name, table in scores.items()},
 pd.DataFrame({name: format_scores(table) for name, table in scores.items()})
 
 # %% [markdown]
-# Read it as: value [from, to]. Two models whose intervals overlap widely have not been
-# shown to differ.
+# Read it as: value [from, to]. The interval covers the luck of which images we have, not
+# the luck of training again. To compare two models on the same images, do not compare
+# their intervals: resample the difference of their scores instead.
 
 # %%
 from helpers.charts import plot_scores
@@ -129,8 +130,10 @@ from helpers.charts import plot_scores
 run.save_figure(plot_scores(scores), "06_scores")
 
 # %% [markdown]
-# The hold-out is smaller, so its intervals are wider. If it lies clearly below the
-# out-of-fold scores, something was chosen by looking at the folds too often.
+# The hold-out is smaller, so its intervals are wider. In the demo it lies lower, but the
+# intervals overlap, so chance is enough to explain it: eight has two images there. A
+# clear gap has three usual causes: choices made by looking at the folds, copies shared
+# between folds, or wrong labels in the hold-out.
 #
 # ## 2 · Which class is taken for which?
 #
@@ -145,8 +148,10 @@ run.save_figure(plot_confusion(confusion, classes), "06_confusion")
 
 # %% [markdown]
 # Colours are shares of the true class, so a small class's failures show as well as a
-# large one's. Two classes that are confused in both directions may be one class to the
-# eye; in one direction only, the larger one usually swallows the smaller.
+# large one's. Two classes that are confused in both directions may look alike. In one
+# direction only, ask which of the two the training favours: class weights pull images of
+# large classes towards smaller ones, and in the demo three is taken for one more often
+# than one for three.
 #
 # ## 3 · Class by class
 #
@@ -169,9 +174,10 @@ from helpers.charts import plot_class_scores
 run.save_figure(plot_class_scores(per_class), "06_class_scores")
 
 # %% [markdown]
-# Small classes have long intervals: a dozen images cannot say more. An interval without
-# any length means that no mistake was seen, not that none will come: after n images
-# without one, a rate of up to about 3/n is still plausible (the "rule of three").
+# Small classes have long intervals: a dozen images cannot say more. Should a class reach
+# F1 1 with an interval of no length, then no mistake was seen, not that none will come:
+# if none of n images was missed, up to about 3/n may still be missed in the long run
+# (the "rule of three").
 #
 # ## 4 · The most confident mistakes
 #
@@ -187,8 +193,9 @@ save_csv(mistakes, run.path("mistakes"))
 run.save_figure(show_mistakes(mistakes), "06_mistakes")
 
 # %% [markdown]
-# In the demo some labels are wrong on purpose, and most of them turn up here: the
-# picture shows what the model says, not what the label says. The table gives the paths.
+# In the demo six labels are wrong on purpose, and most of those that the folds can see
+# turn up among these: look at the digit first, then at label and answer. Not every sure
+# mistake is a label error; some are just hard to read. The table gives the paths.
 
 # %%
 listed = mistakes.head(15)[["path", "label", "prediction", "confidence"]]

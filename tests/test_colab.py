@@ -1,6 +1,7 @@
 """Colab: the setup cell itself, with a stand-in for google.colab that behaves and misbehaves."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -128,16 +129,24 @@ def test_only_missing_packages_are_installed(monkeypatch, tmp_path):
 
 def test_results_are_copied_to_drive_once(machine, folders, write_recipe, capsys):
     run_setup(drive_folder="suite")
-    run = open_run(write_recipe("tiny", folders, source="folders", run="drive"))
+    recipe = write_recipe("tiny", folders, source="folders", run="drive")
+    run = open_run(recipe)
     for name in ("images", "quarantine"):
         run.path(name).write_text("image_id\n")
     (run.folder / ".images.csv.partial").touch()
     run.finish("01_eda")
     target = machine.drive / "MyDrive/suite/drive"
-    assert sorted(p.name for p in target.iterdir()) == ["images.csv", "quarantine.csv"]
+    copied = ["images.csv", "quarantine.csv", "settings.json"]
+    assert sorted(p.name for p in target.iterdir()) == copied
     assert colab.copy_results(run.folder) == 0
     run.path("images").write_text("image_id\n1\n")
     assert colab.copy_results(run.folder) == 1
+
+    # A new runtime, the next day: the local disk is empty, Drive is not.
+    shutil.rmtree(run.folder)
+    again = open_run(recipe)
+    assert again.need("images").read_text() == "image_id\n1\n"
+    assert sorted(p.name for p in again.folder.iterdir()) == copied
 
 
 def test_a_full_drive_does_not_stop_the_work(machine, tmp_path, monkeypatch, capsys):
@@ -147,4 +156,4 @@ def test_a_full_drive_does_not_stop_the_work(machine, tmp_path, monkeypatch, cap
     results.mkdir()
     (results / "a.csv").touch()
     assert colab.copy_results(results) == 0
-    assert "on the local disk" in capsys.readouterr().out
+    assert "Nothing is lost on the local disk" in capsys.readouterr().out

@@ -25,6 +25,23 @@ def test_a_missing_artefact_names_its_notebook(run):
             run.need(artefact)
 
 
+def test_an_artefact_of_other_settings_is_refused(folders, write_recipe):
+    path = write_recipe("tiny", folders, source="folders", run="test-settings")
+    run = open_run(path)
+    for artefact, (_, notebook) in ARTEFACTS.items():
+        if notebook < "03":
+            run.path(artefact).touch()
+    run.finish("01_eda")
+    run.finish("02_preprocessing")
+    assert open_run(path, {"batch_size": 1, "perplexity": 9}).need("table").exists()
+    other = open_run(path, {"folds": 7})
+    with pytest.raises(SuiteError, match=r"folds=3 \(now 7\): run 02_preprocessing again"):
+        other.need("table")
+    assert other.need("images").exists()
+    other.path("table").touch()
+    assert other.need("table").exists()
+
+
 def test_the_error_reaches_a_notebook_as_one_sentence():
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.capture import capture_output
