@@ -47,7 +47,8 @@ def create_backbone(recipe: Recipe):
         (`resolve_data_config`).
 
     Raises:
-        SuiteError: unknown backbone or weights, a file that does not fit, no way to the hub.
+        SuiteError: unknown backbone or weights, a file or an image size that does not fit, no
+            way to the hub.
     """
     import timm
     import torch
@@ -56,15 +57,18 @@ def create_backbone(recipe: Recipe):
     name, weights = recipe.backbone, recipe.weights
     options = {"num_classes": 0}
     # Vision transformers are built for one input size; convolutions take any.
-    if recipe.image_size and _default_config(recipe).get("fixed_input_size"):
-        options["img_size"] = recipe.image_size
-    if weights == "random":
-        torch.manual_seed(recipe.seed)
-        model = timm.create_model(name, **options)
-    elif weights.endswith(WEIGHT_FILES):
+    fixed = recipe.image_size and _default_config(recipe).get("fixed_input_size")
+    if weights.endswith(WEIGHT_FILES):
         model = timm.create_model(name, **options)
         _load_file(model, resolve_path(weights), name)
+        if fixed and hasattr(model, "set_input_size"):
+            model.set_input_size(img_size=recipe.image_size)
+    elif weights == "random":
+        options |= {"img_size": recipe.image_size} if fixed else {}
+        torch.manual_seed(recipe.seed)
+        model = timm.create_model(name, **options)
     else:
+        options |= {"img_size": recipe.image_size} if fixed else {}
         tagged = name if weights == "pretrained" else f"{name}.{weights}"
         try:
             model = timm.create_model(tagged, pretrained=True, **options)
@@ -72,7 +76,31 @@ def create_backbone(recipe: Recipe):
             raise SuiteError(_explain_download(tagged, error)) from error
     # Gradients off and evaluation mode: batch norm must not drift with the user's images.
     model.requires_grad_(False).eval()
-    return model, resolve_data_config(recipe)
+    data_config = resolve_data_config(recipe)
+    measure_width(model, data_config)
+    return model, data_config
+
+
+def measure_width(model, data_config: dict) -> int:
+    """Return how many features the model gives for an image, by asking it once.
+
+    Raises:
+        SuiteError: it cannot take images of this size, or gives no vector of features.
+    """
+    import torch
+
+    try:
+        device = next(model.parameters()).device
+        with torch.inference_mode():
+            shape = model(torch.zeros(1, *data_config["input_size"], device=device)).shape
+    except (RuntimeError, AssertionError, ValueError) as error:
+        size = "{} x {}".format(*data_config["input_size"][1:])
+        raise SuiteError(f"the backbone cannot take images of {size} pixels ({error}). Set "
+                         "`image_size` to null for its own size.") from error
+    if len(shape) != 2:
+        raise SuiteError(f"the backbone gives {tuple(shape)} for an image, no vector of "
+                         "features; choose another `backbone`.")
+    return shape[1]
 
 
 def resolve_data_config(recipe: Recipe) -> dict:

@@ -12,13 +12,16 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
+from helpers.backbones import check_backbone, fingerprint_weights
 from helpers.errors import SuiteError
 from helpers.files import ROOT, load_json, make_folder, save_json, show_path
 from helpers.run import NOTEBOOKS, Run, open_run
@@ -41,14 +44,23 @@ def run_notebooks(recipe: str, overrides: dict | None = None, first: str | None 
     """
     run = open_run(recipe, overrides)
     chosen = _choose(first, last)
-    if last is None or last >= "02":
-        from helpers.backbones import check_backbone
+    check_backbone(run.recipe)
+    for name in chosen:
+        _require_pair(name)
+    lock = FileLock(run.folder / ".lock")
+    try:
+        with lock.acquire(timeout=0):
+            return _run_chosen(run, chosen, recipe, overrides or {}, limit_s, first is not None)
+    except Timeout:
+        raise SuiteError(f"another batch is at work in {show_path(run.folder)}: wait for it, or "
+                         "set `run` to another name.") from None
 
-        check_backbone(run.recipe)
+
+def _run_chosen(run: Run, chosen: list[str], recipe: str, overrides: dict, limit_s: float,
+                stale: bool) -> bool:
     state_file = run.folder / "progress.json"
     state = load_json(state_file) if state_file.exists() else {}
     data = _fingerprint_data(run.recipe.data_folder)
-    stale = first is not None
     for name in chosen:
         fingerprint = _fingerprint(run, name, data)
         record = state.get(name, {})
@@ -62,7 +74,7 @@ def run_notebooks(recipe: str, overrides: dict | None = None, first: str | None 
         for later in chosen[chosen.index(name):]:
             state.pop(later, None)
         save_json(state, state_file)
-        if not execute_apart(run, name, recipe, overrides or {}, limit_s):
+        if not execute_apart(run, name, recipe, overrides, limit_s):
             return False
         seconds = round(time.monotonic() - start, 1)
         state[name] = {"fingerprint": fingerprint, "seconds": seconds,
@@ -85,10 +97,12 @@ def _choose(first: str | None, last: str | None) -> list[str]:
 
 
 def _fingerprint(run: Run, name: str, data: str) -> str:
-    """Hash what decides a notebook's results: settings read so far, data, text, package."""
+    """Hash what decides a notebook's results: settings so far, data, weights, text, package."""
     digest = hashlib.sha256(data.encode())
     digest.update(json.dumps(run.recipe.settings_until(name[:2]), sort_keys=True).encode())
-    digest.update((FOLDER / f"{name}.py").read_bytes())
+    if name >= "03":
+        digest.update(fingerprint_weights(run.recipe).encode())
+    digest.update(json.dumps(_read_sources(FOLDER / f"{name}.ipynb")).encode())
     for path in sorted((ROOT / "helpers").iterdir()):
         if path.is_file():
             digest.update(path.read_bytes())
@@ -101,9 +115,24 @@ def _fingerprint_data(folder: Path) -> str:
     for place, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):
-            facts = os.stat(os.path.join(place, name))
-            digest.update(f"{place}/{name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+            path = os.path.join(place, name)
+            facts = os.lstat(path)
+            digest.update(os.fsencode(f"{path} {facts.st_size} {facts.st_mtime_ns}\n"))
     return digest.hexdigest()
+
+
+def _require_pair(name: str) -> None:
+    """Refuse a notebook whose `.py` says something else: which of the two was meant?"""
+    book, script = FOLDER / f"{name}.ipynb", FOLDER / f"{name}.py"
+    if script.exists() and _read_sources(book) != _read_sources(script):
+        raise SuiteError(f"{show_path(book)} and its .py differ: run `jupytext --sync "
+                         f"{show_path(book)}`, which takes over the newer one.")
+
+
+def _read_sources(path: Path) -> list[str]:
+    import jupytext
+
+    return [cell.source for cell in jupytext.read(path).cells if cell.cell_type == "code"]
 
 
 def execute_apart(run: Run, name: str, recipe: str, overrides: dict, limit_s: float) -> bool:
@@ -120,6 +149,10 @@ def execute_apart(run: Run, name: str, recipe: str, overrides: dict, limit_s: fl
             print(f"{name}: stopped after {limit_s / 60:g} minutes, its time limit (see "
                   f"--time-limit). What it did is in {show_path(target)}; the same command "
                   "continues here.", file=sys.stderr)
+        elif process.exitcode < 0:
+            print(f"{name}: ended from outside by signal {-process.exitcode}; often memory ran "
+                  "out: lower `batch_size` or `workers`. The same command continues here.",
+                  file=sys.stderr)
     finally:
         if process.exitcode is None:  # the limit, or an interrupt
             for child in psutil.Process(process.pid).children(recursive=True):
@@ -183,6 +216,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--time-limit", type=float, default=720, metavar="MINUTES",
                         help="for each notebook (default: 720)")
     options = parser.parse_args(arguments)
+    # `timeout`, Slurm and CI end a program so: take the notebook and its kernel along.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         done = run_notebooks(options.recipe, parse_settings(options.set), options.first,
                              options.last, options.time_limit * 60)
@@ -192,6 +227,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return 0 if done else 1
 
 

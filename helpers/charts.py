@@ -36,7 +36,8 @@ def styled(draw):
 def plot_class_counts(counts: pd.Series):
     """Bars of images per class, largest on top, the count written beside each bar."""
     figure, axes = create_figure(max(2.5, 0.32 * len(counts) + 1))
-    bars = axes.barh(counts.index[::-1], counts.to_numpy()[::-1])
+    bars = axes.barh(range(len(counts)), counts.to_numpy()[::-1])
+    axes.set_yticks(range(len(counts)), map(shorten, counts.index[::-1]))
     axes.bar_label(bars, padding=4)
     axes.set(xlabel="training images", title="Images per class")
     axes.margins(x=0.08, y=0.02)
@@ -74,13 +75,12 @@ def plot_class_shares(table: pd.DataFrame):
     left = np.zeros(len(shares))
     for position, name in enumerate(shares):
         values = shares[name].to_numpy()
-        axes.barh(shares.index, values, left=left, color=_colour(position), edgecolor="white",
-                  label=name)
+        axes.barh(shares.index, values, left=left, color=_colour(position), edgecolor="white")
         left += values
     axes.invert_yaxis()
     if len(shares.columns) <= 40:
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10,
-                    ncols=1 + len(shares.columns) // 16)
+        axes.legend(axes.containers, map(shorten, shares), loc="center left",
+                    bbox_to_anchor=(1, 0.5), fontsize=10, ncols=1 + len(shares.columns) // 16)
     axes.set(xlabel="share of images", xlim=(0, 1), title="The same classes in every fold")
     return figure
 
@@ -131,14 +131,14 @@ def plot_projection(points: pd.DataFrame):
         rows = points[points.label == name]
         axes.scatter(rows.x, rows.y, s=max(6, min(26, 30_000 / len(points))), alpha=0.7,
                      color=_colour(position), marker=_marker(position), linewidth=0, label=name)
+    for name in names:
+        rows = points[points.label == name]
+        axes.text(rows.x.median(), rows.y.median(), shorten(name), ha="center", va="center",
+                  fontsize=11 if len(names) <= 40 else 7, weight="bold",
+                  bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1})
     if len(names) <= 40:
-        for name in names:
-            rows = points[points.label == name]
-            axes.text(rows.x.median(), rows.y.median(), name, ha="center", va="center",
-                      fontsize=11, weight="bold",
-                      bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1})
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.5,
-                    ncols=1 + len(names) // 21)
+        axes.legend(axes.collections, map(shorten, names), loc="center left",
+                    bbox_to_anchor=(1, 0.5), markerscale=1.5, ncols=1 + len(names) // 21)
     axes.set(xticks=[], yticks=[], title="t-SNE of the features, coloured by class")
     axes.spines[:].set_visible(False)
     return figure
@@ -157,8 +157,9 @@ def plot_confusion(confusion: np.ndarray, classes: list[str]):
             axes.text(column, row, confusion[row, column], ha="center", va="center",
                       fontsize=10 if count <= 20 else 6,
                       color="white" if shares[row, column] > 0.5 else "black")
-    axes.set_xticks(range(count), classes, rotation=90, fontsize=None if count <= 30 else 6)
-    axes.set_yticks(range(count), classes, fontsize=None if count <= 30 else 6)
+    names, size = [shorten(name) for name in classes], None if count <= 30 else 6
+    axes.set_xticks(range(count), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(count), names, fontsize=size)
     axes.set(xlabel="predicted", ylabel="true", title="Confusion (counts, out-of-fold)")
     axes.spines[:].set_visible(False)
     figure.colorbar(picture, ax=axes, shrink=0.7, label="share of the true class")
@@ -171,7 +172,8 @@ def plot_scores(scores: dict[str, pd.DataFrame]):
     figure, axes = create_figure(3.2)
     for offset, (name, table) in enumerate(scores.items()):
         rows = np.arange(len(table)) + 0.18 * (offset - (len(scores) - 1) / 2)
-        errors = [table.value - table.low, table.high - table.value]
+        # Percentile intervals run low where classes are tiny, and can miss the value itself.
+        errors = np.clip([table.value - table.low, table.high - table.value], 0, None)
         axes.errorbar(table.value, rows, xerr=errors, fmt="o", capsize=4, label=name)
         axes.set_yticks(range(len(table)), table.index)
     axes.invert_yaxis()
@@ -187,12 +189,16 @@ def plot_class_scores(classes: pd.DataFrame):
     ordered = classes.sort_values("F1", ascending=False)
     figure, axes = create_figure(max(2.5, 0.34 * len(ordered) + 1.2))
     errors = np.clip([ordered.F1 - ordered.low, ordered.high - ordered.F1], 0, None)
-    labels = [f"{name} ({count})" for name, count in ordered.images.items()]
+    labels = [f"{shorten(name)} ({count})" for name, count in ordered.images.items()]
     axes.errorbar(ordered.F1, range(len(ordered)), xerr=errors, fmt="o", capsize=3)
     axes.set_yticks(range(len(ordered)), labels)
     axes.grid(axis="x")
     axes.set(xlabel="F1 with its 95 % interval", title="F1 per class (images)", xlim=(0, 1.02))
     return figure
+
+
+def shorten(name: str, length: int = 24) -> str:
+    return name if len(name) <= length else f"{name[: length - 9]}…{name[-8:]}"
 
 
 def _colour(position: int) -> str:

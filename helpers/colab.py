@@ -127,15 +127,17 @@ def copy_results(folder: Path) -> int:
 
 
 def fetch_results(folder: Path) -> int:
-    """Bring back from Drive what a run's folder lacks: the runtime of yesterday is gone.
+    """Bring a run back from Drive into an empty folder: yesterday's runtime is gone.
+
+    To start anew, remove the run's folder on Drive as well, or give the run another name.
 
     Returns:
-        How many files were copied; files that are there already are left as they are.
+        How many files were copied.
     """
     if DRIVE_FOLDER not in os.environ:
         return 0
     return _copy_files(Path(os.environ[DRIVE_FOLDER], folder.name), folder,
-                       lambda _, target: target.exists())
+                       lambda *_: False)
 
 
 def _copy_files(start: Path, end: Path, skip: Callable[[Path, Path], bool]) -> int:

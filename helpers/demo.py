@@ -8,7 +8,6 @@ manifest `planted_faults.csv` lists them and no check ever reads it.
 
 import functools
 import io
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -62,17 +61,14 @@ def write_demo(folder: str | Path) -> Path:
             "or set `data` to another folder."
         )
     make_folder(folder.parent)
-    place = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        _fill(place)
-        place.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        place.rename(folder)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
+            _fill(Path(name, "demo"))
+            if folder.exists():
+                folder.rmdir()
+            Path(name, "demo").rename(folder)
     except OSError as error:
         raise SuiteError(f"cannot write the demo to {show_path(folder)}: {error}.") from error
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
     print(f"wrote the demo to {show_path(folder)}: {sum(COUNTS.values())} images of "
           "handwritten digits in Rakuten's layout, some of them spoiled on purpose")
     return folder

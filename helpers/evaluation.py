@@ -5,11 +5,14 @@ is the same as drawing a matrix from the multinomial distribution over its cells
 of resamples cost milliseconds even for 100,000 images (Efron and Tibshirani 1993, chapter 6).
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
 CONFIDENCE = 0.95
+CELLS_AT_ONCE = 10_000_000  # of resampled matrices in memory, 80 MB
 
 
 def count_confusion(table: pd.DataFrame, classes: list[str]) -> np.ndarray:
@@ -50,19 +53,26 @@ def _mean(values, chosen):
     return _divide((values * chosen).sum(axis=-1), chosen.sum(axis=-1))
 
 
-def resample_confusion(confusion: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return `resamples` bootstrap matrices, (resamples, classes, classes)."""
+def resample_confusion(confusion: np.ndarray, resamples: int,
+                       seed: int) -> Iterator[np.ndarray]:
+    """Yield bootstrap matrices in stacks, (some, classes, classes), so that memory stays flat."""
     rng = np.random.default_rng(seed)
-    counts = confusion.ravel()
-    draws = rng.multinomial(counts.sum(), counts / counts.sum(), size=resamples)
-    return draws.reshape(resamples, *confusion.shape)
+    rows, columns = np.nonzero(confusion)
+    counts = confusion[rows, columns]
+    at_once = max(1, CELLS_AT_ONCE // confusion.size)
+    for start in range(0, resamples, at_once):
+        size = min(at_once, resamples - start)
+        stack = np.zeros((size, *confusion.shape), np.int64)
+        stack[:, rows, columns] = rng.multinomial(counts.sum(), counts / counts.sum(), size)
+        yield stack
 
 
 def score_with_intervals(confusion: np.ndarray, resamples: int, seed: int) -> pd.DataFrame:
     """Return a row a score: value, low and high of its 95 % percentile interval."""
     values = score_confusion(confusion)
-    drawn = score_confusion(resample_confusion(confusion, resamples, seed))
-    rows = {name: (float(values[name]), *_interval(drawn[name])) for name in values}
+    stacks = [score_confusion(s) for s in resample_confusion(confusion, resamples, seed)]
+    rows = {name: (float(values[name]), *_interval(np.concatenate([s[name] for s in stacks])))
+            for name in values}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
@@ -70,7 +80,8 @@ def score_classes(confusion: np.ndarray, classes: list[str], resamples: int,
                   seed: int) -> pd.DataFrame:
     """Return a row a class: images, precision, recall, F1 with its 95 % interval."""
     hits = np.diagonal(confusion)
-    low, high = _interval(class_f1(resample_confusion(confusion, resamples, seed)))
+    stacks = [class_f1(s) for s in resample_confusion(confusion, resamples, seed)]
+    low, high = _interval(np.concatenate(stacks))
     return pd.DataFrame({
         "images": confusion.sum(axis=1),
         "precision": _divide(hits, confusion.sum(axis=0)),

@@ -9,9 +9,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from helpers.backbones import measure_width
 from helpers.errors import SuiteError
-from helpers.features import fingerprint_features, select_rows
-from helpers.files import load_json, save_array, save_json, write_whole
+from helpers.features import (
+    fingerprint_features,
+    is_complete,
+    load_features,
+    progress_file,
+    select_rows,
+)
+from helpers.files import load_json, save_array, save_json, show_path, write_whole
 from helpers.images import UnreadableImageError, create_preprocessing, decode_image
 from helpers.run import Run, describe_versions
 
@@ -49,25 +56,15 @@ def extract_run(run: Run, model, data_config: dict) -> dict:
         The metadata.
     """
     table, mapping = run.load_table(), load_json(run.need("label_mapping"))
-    prints = {part: fingerprint_features(run, select_rows(table, part), data_config)
-              for part in ("train", "test")}
     old = load_json(run.path("metadata")) if run.path("metadata").exists() else {}
-    kept = {part for part in prints
-            if old.get("fingerprints", {}).get(part) == prints[part]
-            and run.path(f"{part}_features").exists()}
-    if len(kept) < 2:
-        # The metadata vouch for the arrays, so they go before an array changes.
-        run.path("metadata").unlink(missing_ok=True)
-
-    speed = old.get("images_per_second", {})
-    for part in prints:
+    speed, prints = old.get("images_per_second", {}), {}
+    for part in ("train", "test"):
         rows = select_rows(table, part)
-        if part in kept:
-            print(f"{part}: features of {len(rows)} images are there already")
-            continue
-        speed[part] = extract_features(
+        prints[part] = fingerprint_features(run, rows, data_config)
+        rate = extract_features(
             model, data_config, rows.path.tolist(), run.path(f"{part}_features"),
             prints[part], run.recipe.batch_size, run.recipe.workers)
+        speed[part] = rate or speed.get(part)
     train = select_rows(table, "train")
     codes = train.label.map(mapping).to_numpy(np.int64)
     save_array(codes, run.path("train_labels"))
@@ -79,22 +76,31 @@ def extract_run(run: Run, model, data_config: dict) -> dict:
 
 def extract_features(model, data_config: dict, paths: list[str], target: Path,
                      fingerprint: str, batch_size: int, workers: int | None) -> float | None:
-    """Write the features of `paths` to `target`, row i for image i; return images/s.
+    """Write the features of `paths` to `target`, row i for image i.
 
-    Rows grow in a partial file beside `target`, which takes its name when complete; the
-    number of finished rows is recorded next to it, so that a killed run continues at the
-    last recorded batch and computes the same batches as an uninterrupted one.
+    Rows grow in a partial file beside `target`, which takes its name when complete; how far
+    it is stands in a file next to it. A killed run continues at the last recorded batch and
+    computes the same batches as an uninterrupted one; a complete array with the same
+    fingerprint is kept.
+
+    Returns:
+        Images per second, decoding included; None if there was nothing to do.
     """
     import torch
     from torch.utils.data import DataLoader, Subset
 
-    partial = target.with_name(f".{target.name}.partial")
-    progress = target.with_name(f".{target.name}.json")
+    if is_complete(target, fingerprint):
+        print(f"{target.name}: features of {len(paths)} images are there already")
+        return None
+    partial, progress = target.with_name(f".{target.name}.partial"), progress_file(target)
     state = load_json(progress) if progress.exists() and partial.exists() else {}
-    done = state["rows"] if state.get("fingerprint") == fingerprint else 0
-    width = model.num_features if not hasattr(model, "head_hidden_size") else (
-        model.head_hidden_size)
-    features = _open_partial(partial, (len(paths), width), fresh=done == 0)
+    same = state.get("fingerprint") == fingerprint and not state.get("complete")
+    done = state["rows"] if same else 0
+    if not done:
+        # From here on nothing vouches for an older array, or for another's partial one.
+        progress.unlink(missing_ok=True)
+    shape = (len(paths), measure_width(model, data_config))
+    features = _open_partial(partial, shape, fresh=not done)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device)
@@ -115,11 +121,11 @@ def extract_features(model, data_config: dict, paths: list[str], target: Path,
             bar.update(len(values))
             if time.monotonic() - last > SAVE_EVERY_S:
                 features.flush()
-                save_json({"fingerprint": fingerprint, "rows": row}, progress)
+                save_json({"fingerprint": fingerprint, "rows": row, "complete": False}, progress)
                 last = time.monotonic()
     features.flush()
     os.replace(partial, target)
-    progress.unlink(missing_ok=True)
+    save_json({"fingerprint": fingerprint, "rows": row, "complete": True}, progress)
     new = len(paths) - done
     return round(new / (time.monotonic() - start), 1) if new else None
 
@@ -173,3 +179,30 @@ def describe_features(run: Run, table: pd.DataFrame, codes: np.ndarray,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "seed": run.recipe.seed,
     }
+
+
+def check_determinism(run: Run, model, data_config: dict, count: int = 16) -> float:
+    """Compute the first training images' features again and compare them with the file's.
+
+    Returns:
+        The largest difference, relative to the largest feature; 0.0 is the same to the last
+        bit, and other batch sizes or devices give about 1e-6.
+
+    Raises:
+        SuiteError: over 1e-3, so the file was made in another way than it says.
+    """
+    import torch
+
+    paths = select_rows(run.load_table(), "train").path[:count].tolist()
+    images = PreparedImages(paths, data_config)
+    batch = torch.stack([images[i] for i in range(len(images))])
+    with torch.inference_mode():
+        again = model(batch.to(next(model.parameters()).device)).float().cpu().numpy()
+    stored = load_features(run, "train")[:count]
+    difference = float(np.abs(again - stored).max() / np.abs(stored).max())
+    if not difference <= 1e-3:
+        raise SuiteError(
+            f"features computed again differ by {difference:.2g} (relative) from those in "
+            f"{show_path(run.need('train_features'))}. Delete that file and run 03 again."
+        )
+    return difference

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ import pandas as pd
 from helpers.backbones import fingerprint_weights, resolve_data_config
 from helpers.errors import SuiteError
 from helpers.files import load_json, show_path
+from helpers.images import DECODING
 from helpers.run import Run
 
 
@@ -23,9 +26,12 @@ def select_rows(table: pd.DataFrame, part: str) -> pd.DataFrame:
 
 
 def fingerprint_features(run: Run, rows: pd.DataFrame, data_config: dict) -> str:
-    """Return a hash of all that decides the features: images, weights, preprocessing."""
+    """Return a hash of all that decides the features: pixels, weights, preprocessing."""
+    packages = ("torch", "torchvision", "timm", "pillow")
     parts = {
-        "images": rows[["image_id", "path", "bytes"]].to_csv(index=False),
+        "images": rows[["image_id", "sha256"]].to_csv(index=False),
+        "decoding": DECODING,
+        "versions": {name: version(name) for name in packages},
         "backbone": run.recipe.backbone,
         "weights": fingerprint_weights(run.recipe),
         "preprocessing": data_config,
@@ -41,15 +47,41 @@ def load_features(run: Run, part: str) -> np.ndarray:
     """
     path = run.need(f"{part}_features")
     features = np.load(path, mmap_mode="r", allow_pickle=False)
-    metadata = load_json(run.need("metadata"))
     rows = select_rows(run.load_table(), part)
     expected = fingerprint_features(run, rows, resolve_data_config(run.recipe))
-    if metadata["fingerprints"][part] != expected or len(features) != len(rows):
+    if not is_complete(path, expected) or len(features) != len(rows):
         raise SuiteError(
             f"{show_path(path)} was made from other images, weights or preprocessing than the "
             "recipe and table.csv name now: run 03_extraction again."
         )
     return features
+
+
+def is_complete(path: Path, fingerprint: str) -> bool:
+    """Return whether an array of features is finished and was made from `fingerprint`."""
+    progress = progress_file(path)
+    state = load_json(progress) if path.exists() and progress.exists() else {}
+    return state.get("complete", False) and state["fingerprint"] == fingerprint
+
+
+def progress_file(path: Path) -> Path:
+    """Return the file beside an array that says from what and how far it was made."""
+    return path.with_suffix(".progress.json")
+
+
+def load_labels(run: Run) -> np.ndarray:
+    """Return the class codes of the training images, (images,) int64.
+
+    Raises:
+        SuiteError: they are missing, or the table has other labels by now.
+    """
+    codes = np.load(run.need("train_labels"), allow_pickle=False)
+    mapping = load_json(run.need("label_mapping"))
+    expected = select_rows(run.load_table(), "train").label.map(mapping).to_numpy()
+    if not np.array_equal(codes, expected):
+        raise SuiteError(f"{show_path(run.need('train_labels'))} holds other labels than "
+                         "table.csv: run 03_extraction again.")
+    return codes
 
 
 def check_features(features: np.ndarray, rows_at_once: int = 8192) -> dict[str, float]:

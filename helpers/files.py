@@ -90,10 +90,10 @@ def load_json(path: str | Path) -> dict:
         ) from error
 
 
-def save_csv(table, path: str | Path) -> None:
-    """Write a DataFrame as UTF-8 CSV without its index."""
+def save_csv(table, path: str | Path, index: bool = False) -> None:
+    """Write a DataFrame as UTF-8 CSV, its index left out unless asked for."""
     with write_whole(path) as temporary:
-        table.to_csv(temporary, index=False)
+        table.to_csv(temporary, index=index)
 
 
 def save_array(array, path: str | Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from helpers.charts import WIDTH, create_figure, styled
+from helpers.charts import WIDTH, create_figure, shorten, styled
 from helpers.images import create_preprocessing, decode_image, undo_normalisation
 
 THUMBNAIL = 96  # pixels
@@ -26,7 +26,7 @@ def show_classes(table: pd.DataFrame, per_class: int = 10, seed: int = 0):
             canvas[row * step : row * step + THUMBNAIL,
                    column * step : column * step + THUMBNAIL] = _thumbnail(path)
     axes.imshow(canvas)
-    axes.set_yticks(np.arange(len(names)) * step + THUMBNAIL / 2, names)
+    axes.set_yticks(np.arange(len(names)) * step + THUMBNAIL / 2, map(shorten, names))
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -45,8 +45,8 @@ def show_preprocessing(table: pd.DataFrame, data_config: dict, count: int = 6, s
         image = decode_image(path)
         tensor = prepare(image)
         axes[0, column].imshow(np.asarray(image))
-        axes[0, column].set_title(f"{label}\n{image.width} x {image.height}", fontsize=11,
-                                  weight="normal")
+        axes[0, column].set_title(f"{shorten(label, 16)}\n{image.width} x {image.height}",
+                                  fontsize=11, weight="normal")
         axes[1, column].imshow(undo_normalisation(tensor, data_config))
         axes[1, column].set_title(f"{tensor.shape[2]} x {tensor.shape[1]}", fontsize=11,
                                   weight="normal")
@@ -81,12 +81,11 @@ def show_mistakes(mistakes: pd.DataFrame, count: int = 15, columns: int = 5):
         sure = getattr(mistake, "confidence", None)
         # 99.6 % must not read as certainty.
         sure = "" if sure is None else ", >99%" if sure > 0.99 else f", {sure:.0%}"
-        place.set_title(f"label {mistake.label}\nmodel {mistake.prediction}{sure}",
+        place.set_title(f"label {shorten(mistake.label, 16)}\n"
+                        f"model {shorten(mistake.prediction, 16)}{sure}",
                         fontsize=11, weight="normal")
-        name = str(mistake.image_id)
-        name = name if len(name) <= 26 else f"{name[:12]}…{name[-13:]}"
-        place.text(0.5, -0.02, name, fontsize=9, ha="center", va="top", color="0.3",
-                   transform=place.transAxes)
+        place.text(0.5, -0.02, shorten(mistake.image_id), fontsize=9, ha="center", va="top",
+                   color="0.3", transform=place.transAxes)
     return figure
 
 

@@ -114,8 +114,3 @@ def tabulate_probabilities(rows: pd.DataFrame, probabilities: np.ndarray,
     columns = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in classes],
                            index=table.index)
     return pd.concat([table, columns], axis=1)
-
-
-def read_probabilities(table: pd.DataFrame, classes: list[str]) -> np.ndarray:
-    """Return the `p_<class>` columns of a table as (images, classes) float32."""
-    return table[[f"p_{name}" for name in classes]].to_numpy(np.float32)

@@ -8,7 +8,12 @@ from PIL import Image, ImageOps
 
 from helpers.files import resolve_path, show_path
 
+# What cannot be decoded is refused with its reason; Pillow's warnings would come on top.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 PAPER = (255, 255, 255)  # colour behind transparent pixels
+DECODING = 1  # raised when decode_image returns other pixels, so that no old features are kept
 MAX_PIXELS = 100_000_000  # a larger image is refused: it may be a decompression bomb
 
 
@@ -29,21 +34,19 @@ def decode_image(path: str | Path) -> Image.Image:
     try:
         if path.stat().st_size == 0:
             raise UnreadableImageError("empty file")
-        with warnings.catch_warnings():
-            # Over MAX_PIXELS is refused below; smaller ones need no warning.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-            if image.width * image.height > MAX_PIXELS:
-                raise UnreadableImageError(f"too large: {image.width} x {image.height} pixels")
-            image = ImageOps.exif_transpose(image)
-            return _to_rgb(image)
+        image = Image.open(path)
+        if image.width * image.height > MAX_PIXELS:
+            raise UnreadableImageError(f"too large: {image.width} x {image.height} pixels")
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except UnreadableImageError:
+        raise
     except FileNotFoundError:
         raise UnreadableImageError("file is missing") from None
     except Image.UnidentifiedImageError:
         raise UnreadableImageError("not an image") from None
     except Image.DecompressionBombError:  # beyond Pillow's own limit, before ours is asked
         raise UnreadableImageError("too large: may be a decompression bomb") from None
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # damaged files raise whatever a decoder stumbles over
         reason = str(error) or type(error).__name__
         reason = "truncated file" if "truncated" in reason.lower() else reason
         raise UnreadableImageError(reason.replace(str(path), show_path(path))) from error

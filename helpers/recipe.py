@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from helpers.errors import SuiteError
 from helpers.files import ROOT, resolve_path, show_path
 
 DATA = ROOT / "data"
+FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 def _setting(stage: str | None, description: str, default=..., **limits):
@@ -26,7 +27,8 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description="The recipe's own name: its folder under data/.")
+    name: str = Field(description="The recipe's own name: its folder under data/.",
+                      pattern=FOLDER_NAME)
 
     # --- data
     source: Literal["rakuten", "folders"] = _setting(
@@ -54,7 +56,7 @@ class Recipe(BaseModel):
     backbone: str = _setting("02", "A timm architecture that ends in pooled features.",
                              "efficientnet_b0")
     weights: str = _setting(
-        "03", "`pretrained` (timm's default tag), another tag such as `ra_in1k`, a local "
+        "02", "`pretrained` (timm's default tag), another tag such as `ra_in1k`, a local "
         ".safetensors or .pth file, or `random`.", "pretrained")
     image_size: int | None = _setting(
         "02", "Side of the network's square input in pixels; null: the backbone's own.",
@@ -76,7 +78,15 @@ class Recipe(BaseModel):
 
     run: str | None = _setting(
         None, "Name of the folder under outputs/; null: the recipe's name.", None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+        pattern=FOLDER_NAME)
+
+    @field_validator("class_names")
+    @classmethod
+    def _require_unlike_names(cls, names: dict[str, str]) -> dict[str, str]:
+        twice = {name for name in names.values() if list(names.values()).count(name) > 1}
+        if twice:
+            raise ValueError(f"two codes are both called {sorted(twice)[0]!r}")
+        return names
 
     @property
     def run_name(self) -> str:
@@ -122,11 +132,16 @@ def load_recipe(recipe: str, overrides: dict | None = None) -> Recipe:
     if not isinstance(overrides or {}, dict):
         raise SuiteError(f"overrides must be a dictionary of settings, not {overrides!r}.")
     settings |= overrides or {}
+    strange = [key for key in settings if not isinstance(key, str)]
+    if strange:
+        raise SuiteError(f"{show_path(path)}: {strange[0]!r} is no setting. Lines that belong to "
+                         "the setting above them, such as class_names, start with spaces.")
     # YAML reads an unquoted code as a number; class codes are text everywhere else.
     if isinstance(settings.get("class_names"), dict):
         settings["class_names"] = {str(k): v for k, v in settings["class_names"].items()}
     try:
-        checked = Recipe(**{"name": path.parent.name} | settings)
+        own = path.parent.name if path.stem == "recipe" else path.stem
+        checked = Recipe(**{"name": own} | settings)
     except ValidationError as error:
         raise SuiteError(_explain(error, path, overrides or {})) from None
     if not checked.data_folder.is_dir() and checked.generate is None:
@@ -174,7 +189,8 @@ def _explain(error: ValidationError, path: Path, overrides: dict) -> str:
             sentences.append(f"{where}: {key} cannot be {value!r}{_nearest(value, valid)}; "
                              f"it is one of {', '.join(valid)}.")
         else:
-            wrong = problem["msg"].replace("Input should", "it should")
+            wrong = problem["msg"].replace("Input should", "it should").removeprefix(
+                "Value error, ")
             sentences.append(f"{where}: {key} cannot be {value!r}: {wrong}.")
     return " ".join(dict.fromkeys(sentences))
 

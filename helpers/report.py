@@ -1,12 +1,13 @@
 """Report: one self-contained HTML page of a run, pictures inside, nothing to download."""
 
 import base64
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from helpers.files import load_json, show_path, write_whole
+from helpers.files import load_json, write_whole
 from helpers.run import Run
 
 
@@ -32,13 +33,14 @@ def write_report(run: Run) -> Path:
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
                             undefined=StrictUndefined, trim_blocks=True)
     page = templates.get_template("report.html.j2").render(
-        name=run.recipe.run_name, recipe=run.recipe.name, backbone=metadata["model"],
-        weights=show_path(run.recipe.weights).rsplit("/", 1)[-1],
+        name=run.recipe.run_name, command=run.command, backbone=metadata["model"],
+        weights=run.recipe.weights.rsplit("/", 1)[-1],
+        timestamp=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
+        configuration=run.recipe.model_dump(mode="json"),
         folds=run.recipe.folds, counts=counts, figures=figures,
         quarantine=quarantine.to_dict("records"),
         classes=pd.read_csv(run.need("classes"), keep_default_na=False).to_dict("records"),
-        scores=metrics, **{key: metadata[key] for key in (
-            "feature_dim", "timestamp", "configuration", "versions", "device")})
+        scores=metrics, **{key: metadata[key] for key in ("feature_dim", "versions", "device")})
     with write_whole(run.path("report")) as temporary:
         temporary.write_text(page, "utf-8")
     return run.path("report")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -58,6 +59,7 @@ class Run:
 
     recipe: Recipe
     folder: Path
+    command: str = ""  # what makes the run headless, to be shown
     _made: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def path(self, artefact: str) -> Path:
@@ -75,7 +77,7 @@ class Run:
         if not path.exists():
             raise SuiteError(
                 f"{show_path(path)} is missing: run {notebook} first (notebooks/{notebook}.ipynb"
-                f", or `python -m helpers.batch --recipe {self.recipe.name}`)."
+                f", or `{self.command}`)."
             )
         changed = [] if artefact in self._made else self._compare_settings(notebook)
         if changed:
@@ -162,9 +164,13 @@ def open_run(recipe: str, overrides: dict | None = None) -> Run:
         from helpers.demo import write_demo
 
         write_demo(checked.data_folder)
-    run = Run(checked, make_folder(OUTPUTS / checked.run_name))
-    fetch_results(run.folder)
-    changed = "".join(f", {key}={value}" for key, value in (overrides or {}).items())
+    pairs = [f"{key}={value}" for key, value in (overrides or {}).items()]
+    command = f"python -m helpers.batch --recipe {shlex.quote(show_path(recipe))}"
+    command += f" --set {shlex.join(pairs)}" if pairs else ""
+    run = Run(checked, make_folder(OUTPUTS / checked.run_name), command)
+    if not any(run.folder.iterdir()):
+        fetch_results(run.folder)
+    changed = "".join(f", {pair}" for pair in pairs)
     print(f"recipe {checked.name}{changed}: {checked.source} in "
           f"{show_path(checked.data_folder)}, {checked.backbone} ({checked.weights} weights), "
           f"{checked.folds} folds")

@@ -34,6 +34,10 @@ def load_table(recipe: Recipe) -> pd.DataFrame:
             f"{show_path(recipe.data_folder)}: {len(repeated)} image ids stand twice, "
             f"e.g. {repeated.iloc[0]}. Every image needs one row."
         )
+    odd = [path for path in table.path if not path.isprintable()]
+    if odd:
+        raise SuiteError(f"{len(odd)} file names hold characters that are no text, e.g. "
+                         f"{odd[0]!r}. Rename them; old archives often need another encoding.")
     classes = table.label.dropna().unique()
     if len(classes) < 2:
         raise SuiteError(
@@ -75,11 +79,13 @@ def read_folders(folder: Path) -> pd.DataFrame:
             f"{show_path(folder)} holds {', '.join(p.name for p in classes)} instead of a "
             "folder per class. Set `data` to the folder that holds the class folders."
         )
-    rows, ignored = [], 0
+    rows, ignored = [], sum(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
     for name in classes:
         files = sorted(p for p in name.rglob("*") if p.is_file())
         images = [p for p in files if p.suffix.lower() in SUFFIXES]
         ignored += len(files) - len(images)
+        if not images:
+            print(f"{show_path(name)} holds no images: no class of this name")
         rows += [(p.relative_to(folder).as_posix(), name.name) for p in images]
     if not rows:
         raise SuiteError(
@@ -87,7 +93,8 @@ def read_folders(folder: Path) -> pd.DataFrame:
             f"{folder.name}/<class>/<image>, with one of {', '.join(sorted(SUFFIXES))}."
         )
     if ignored:
-        print(f"ignored {ignored} files in {show_path(folder)} that are no images by name")
+        print(f"ignored {ignored} files in {show_path(folder)}: no images by name, or beside the "
+              "class folders")
     table = pd.DataFrame(rows, columns=["image_id", "label"])
     return table.assign(path=_join(folder, table.image_id), split="train")[
         ["image_id", "path", "label", "split"]]

@@ -68,6 +68,8 @@ def _require_members(labels: pd.Series, least: int, purpose: str) -> None:
 
 def save_folds(table: pd.DataFrame, folder: Path) -> list[Path]:
     """Write fold_<k>_train.csv and fold_<k>_test.csv for every fold and return their paths."""
+    for old in folder.glob("fold_*.csv"):  # a run with more folds may have been here
+        old.unlink()
     train = table[table.split == "train"]
     columns = ["image_id", "path", "label"]
     paths = []

@@ -88,13 +88,13 @@ run = open_run(recipe, overrides)
 # %%
 import numpy as np
 
-from helpers.features import load_features, select_rows
+from helpers.features import load_features, load_labels, select_rows
 from helpers.files import load_json
 
 metadata = load_json(run.need("metadata"))
 rows = select_rows(run.load_table(), "train")
 features = np.asarray(load_features(run, "train"))
-codes = np.load(run.need("train_labels"))
+codes = load_labels(run)
 print(f"{features.shape[0]} images, {features.shape[1]} features, "
       f"{metadata['num_classes']} classes, {rows.fold.nunique()} folds")
 

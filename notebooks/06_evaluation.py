@@ -143,7 +143,7 @@ run.save_figure(plot_scores(scores), "06_scores")
 from helpers.charts import plot_confusion
 
 matrix = pd.DataFrame(confusion, pd.Index(classes, name="true"), classes)
-save_csv(matrix.reset_index(), run.path("confusion"))
+save_csv(matrix, run.path("confusion"), index=True)
 run.save_figure(plot_confusion(confusion, classes), "06_confusion")
 
 # %% [markdown]
@@ -162,7 +162,7 @@ run.save_figure(plot_confusion(confusion, classes), "06_confusion")
 from helpers.evaluation import score_classes
 
 per_class = score_classes(confusion, classes, **resampling)
-save_csv(per_class.reset_index(), run.path("classes"))
+save_csv(per_class, run.path("classes"), index=True)
 per_class.sort_values("F1").round(3)
 
 # %% [markdown]

@@ -164,7 +164,7 @@ run.save_figure(pictures, "solutions_center")
 # %%
 from sklearn.preprocessing import StandardScaler
 
-from helpers.features import load_features, select_rows
+from helpers.features import load_features, load_labels, select_rows
 
 rows, features = select_rows(table, "train"), load_features(run, "train")
 scaled = StandardScaler().fit_transform(features)
@@ -213,7 +213,7 @@ print(timm.create_model("resnet18", num_classes=0).num_features, "features")
 from helpers.heads import predict_head, train_folds
 
 heads = np.load(run.need("head"))
-codes, fold = np.load(run.need("train_labels")), rows.fold.to_numpy()
+codes, fold = load_labels(run), rows.fold.to_numpy()
 answers = predict_head(heads["weights"][0], heads["biases"][0], features).argmax(axis=1)
 print(f"learnt from: {(answers == codes)[fold != 0].mean():.1%}")
 print(f"never seen:  {(answers == codes)[fold == 0].mean():.1%}")

@@ -2,13 +2,16 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
+from filelock import FileLock
 
 from helpers import batch
 from helpers.files import ROOT, load_json
@@ -33,7 +36,8 @@ def test_all_artefacts_are_there(finished):
     for name in NOTEBOOKS:
         cells = nbformat.read(finished.folder / "notebooks" / f"{name}.ipynb", 4).cells
         assert all(cell.execution_count for cell in cells if cell.cell_type == "code")
-    hidden = [p for p in finished.folder.rglob("*") if p.name.startswith(".")]
+    hidden = [p.name for p in finished.folder.rglob("*")
+              if p.name.startswith(".") and p.name != ".lock"]
     assert not hidden
 
 
@@ -90,6 +94,7 @@ def test_only_what_a_setting_changes_is_run_again(finished, recipe, monkeypatch,
     assert run_again("--set", "bootstrap=300") == ["06"]
     assert run_again("--set", "folds=4", "--until", "03") == ["02", "03"]
     assert run_again("--from", "05") == ["05", "06"]
+    assert run_again("--set", "batch_size=7", "workers=1") == []
     finished.path("report").unlink()
     assert run_again() == ["06"]
     finished.path("report").write_bytes(report)
@@ -122,9 +127,58 @@ def test_a_failure_names_cell_error_and_notebook(recipe, capfd):
     assert "Traceback" not in error
 
 
-def test_a_notebook_over_its_limit_is_stopped_with_its_kernel(recipe, capfd):
-    import psutil
+def test_another_weight_file_of_the_same_name_is_noticed(recipe, tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+    from timm import create_model
 
+    executed, path = [], tmp_path / "weights.safetensors"
+
+    def pretend(run, name, *rest):
+        executed.append(name[:2])
+        for artefact in run.artefacts_of(name):
+            artefact.touch()
+        return True
+
+    monkeypatch.setattr(batch, "execute_apart", pretend)
+    for expected in (["01", "02", "03"], [], ["03"]):
+        executed.clear()
+        if expected:
+            save_file(create_model("test_efficientnet").state_dict(), path)
+        assert batch.main(["--recipe", recipe, "--until", "03", "--set", "run=weights",
+                           f"weights={path}"]) == 0
+        assert executed == expected
+
+
+def test_a_notebook_that_differs_from_its_script_is_refused(recipe, tmp_path, monkeypatch,
+                                                            capsys):
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    monkeypatch.setattr(batch, "FOLDER", tmp_path / "notebooks")
+    script = tmp_path / "notebooks/02_preprocessing.py"
+    script.write_text(script.read_text("utf-8").replace("mapping = ", "codes = "), "utf-8")
+    assert batch.main(["--recipe", recipe]) == 2
+    assert "02_preprocessing.ipynb and its .py differ" in capsys.readouterr().err
+
+
+def test_two_batches_never_share_a_run(finished, recipe, capsys):
+    with FileLock(finished.folder / ".lock"):
+        assert batch.main(["--recipe", recipe]) == 2
+    assert "another batch is at work" in capsys.readouterr().err
+
+
+def test_a_batch_that_is_terminated_takes_its_kernel_along(recipe):
+    command = [sys.executable, "-m", "helpers.batch", "--recipe", recipe, "--set", "run=term"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    children = []
+    while process.poll() is None and not any(
+            "ipykernel" in " ".join(child.cmdline()) for child in children):
+        time.sleep(0.05)
+        children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    assert process.wait(20) == 130
+    assert not psutil.wait_procs(children, timeout=10)[1]
+
+
+def test_a_notebook_over_its_limit_is_stopped_with_its_kernel(recipe, capfd):
     arguments = ["--recipe", recipe, "--set", "run=limit", "--until", "01"]
     assert batch.main([*arguments, "--time-limit", "0.02"]) == 1
     assert "stopped after 0.02 minutes" in capfd.readouterr().err

@@ -1,6 +1,8 @@
 """Demo, sources, decoding, inspection: what comes off the disk, and what must not."""
 
+import contextlib
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +142,38 @@ def test_nothing_readable_is_an_error(tmp_path, recipe):
         (tmp_path / name).write_bytes(b"no image")
     with pytest.raises(SuiteError, match="none of the 2 images can be read"):
         set_aside(inspect_images(load_table(recipe(tmp_path, source="folders"))))
+
+
+def test_a_class_that_cannot_be_read_is_not_lost_in_silence(tmp_path, recipe):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "1.jpg")
+    (tmp_path / "b/1.jpg").write_bytes(b"no image")
+    with pytest.raises(SuiteError, match=r"no image of 1 classes .* 'b' \(not an image\)"):
+        set_aside(inspect_images(load_table(recipe(tmp_path, source="folders"))))
+
+
+def test_names_that_are_no_text_are_refused(tmp_path, recipe):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "1.jpg")
+    (tmp_path / "a/1.jpg").rename(os.fsdecode(os.fsencode(tmp_path) + b"/a/caf\xe9.jpg"))
+    with pytest.raises(SuiteError, match=r"no text, e\.g\. .*caf"):
+        load_table(recipe(tmp_path, source="folders"))
+
+
+def test_damaged_files_are_unreadable_and_never_crash(tmp_path):
+    exif = Image.new("RGB", (8, 4)).getexif()
+    exif[0x0112], exif[0x010E], exif[0x011A] = 6, "a photo", 72.0
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "whole.jpg", exif=exif)
+    whole, rng = (tmp_path / "whole.jpg").read_bytes(), np.random.default_rng(0)
+    for _ in range(400):
+        damaged = bytearray(whole)
+        for place in rng.integers(4, 140, 3):  # the EXIF block and what follows
+            damaged[place] = rng.integers(256)
+        (tmp_path / "damaged.jpg").write_bytes(damaged)
+        with contextlib.suppress(UnreadableImageError):
+            assert decode_image(tmp_path / "damaged.jpg").mode == "RGB"
 
 
 def test_decoding_is_right_for_every_mode(tmp_path):

@@ -17,8 +17,15 @@ from safetensors.torch import save_file
 from helpers import extraction
 from helpers.backbones import check_backbone, create_backbone, resolve_data_config
 from helpers.errors import SuiteError
-from helpers.extraction import extract_features, extract_run
-from helpers.features import check_features, compare_features, load_features, select_rows
+from helpers.extraction import check_determinism, extract_features, extract_run
+from helpers.features import (
+    check_features,
+    compare_features,
+    load_features,
+    load_labels,
+    progress_file,
+    select_rows,
+)
 from helpers.files import load_json, save_csv, save_json
 from helpers.images import create_preprocessing, decode_image
 from helpers.inspection import inspect_images
@@ -106,11 +113,20 @@ def test_without_the_hub_the_message_says_what_to_do():
         assert words in str(error.value)
 
 
-def test_a_transformer_takes_the_recipe_size():
-    model, config = create_backbone(recipe_with(backbone="test_vit", weights="random",
-                                                image_size=64))
-    assert config["input_size"] == (3, 64, 64)
-    assert model(torch.rand(1, 3, 64, 64)).shape == (1, model.num_features)
+def test_a_transformer_takes_the_recipe_size(tmp_path):
+    path = tmp_path / "vit.safetensors"
+    save_file(timm.create_model("test_vit").state_dict(), path)
+    for weights in ("random", str(path)):
+        model, config = create_backbone(recipe_with(backbone="test_vit", weights=weights,
+                                                    image_size=64))
+        assert config["input_size"] == (3, 64, 64)
+        assert model(torch.rand(1, 3, 64, 64)).shape == (1, model.num_features)
+
+
+def test_a_size_that_the_backbone_cannot_take_is_refused():
+    with pytest.raises(SuiteError, match="cannot take images of 100 x 100 pixels"):
+        create_backbone(recipe_with(backbone="crossvit_tiny_240", weights="random",
+                                    image_size=100))
 
 
 def test_preprocessing_is_the_backbones_own_unless_the_recipe_says():
@@ -146,7 +162,7 @@ def test_features_that_are_there_are_kept_until_something_changes(prepared, caps
     assert run.path("train_features").stat().st_mtime_ns == before
     assert "there already" in capsys.readouterr().out
     table = run.load_table()
-    table.loc[table.index[table.split == "train"][0], "bytes"] += 1
+    table.loc[table.index[table.split == "train"][0], "sha256"] = "other pixels"
     save_csv(table, run.path("table"))
     with pytest.raises(SuiteError, match="run 03_extraction again"):
         load_features(run, "train")
@@ -181,7 +197,7 @@ def test_killed_and_run_again_the_array_is_byte_equal(prepared, tmp_path):
         extraction.extract_features(model, config, {paths!r}, pathlib.Path({str(killed)!r}),
                                     "print", batch_size=8, workers=0)
     """)
-    progress = killed.with_name(f".{killed.name}.json")
+    progress = progress_file(killed)
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     while process.poll() is None and not progress.exists():
         time.sleep(0.01)
@@ -191,21 +207,66 @@ def test_killed_and_run_again_the_array_is_byte_equal(prepared, tmp_path):
     assert not killed.exists()
     extract_features(model, config, paths, killed, "print", batch_size=8, workers=0)
     assert killed.read_bytes() == whole.read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["killed.npy", "whole.npy"]
+    left = ["killed.npy", "killed.progress.json", "whole.npy", "whole.progress.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == left
 
 
 def test_progress_of_other_features_is_not_continued(prepared, tmp_path, monkeypatch):
+    """A is interrupted, then B before its first record, then A comes again."""
     run, model, config = prepared
     paths = select_rows(run.load_table(), "train").path.tolist()
-    monkeypatch.setattr(extraction, "SAVE_EVERY_S", 0)
     target = tmp_path / "features.npy"
-    with pytest.raises(SuiteError):
-        extract_features(model, config, [*paths[:10], "data/gone.jpg"], target, "old",
-                         batch_size=5, workers=0)
-    rate = extract_features(model, config, paths, target, "new", batch_size=5, workers=0)
-    assert rate > 0
-    assert np.load(target).shape == (len(paths), model.num_features)
-    assert np.abs(np.load(target)).sum(axis=1).min() > 0
+
+    def extract(fingerprint, gone_after, save_every):
+        monkeypatch.setattr(extraction, "SAVE_EVERY_S", save_every)
+        some = paths[:gone_after] + ["data/gone.jpg"] * (len(paths) - gone_after)
+        return extract_features(model, config, some, target, fingerprint, 5, workers=0)
+
+    for fingerprint, gone_after, save_every in (("A", 20, 0), ("B", 5, 1000)):
+        with pytest.raises(SuiteError, match="cannot be read any more"):
+            extract(fingerprint, gone_after, save_every)
+    assert extract("A", len(paths), 0) > 0
+    features = np.load(target)
+    assert features.shape == (len(paths), model.num_features)
+    assert np.abs(features).sum(axis=1).min() > 0
+
+
+def test_the_finished_half_survives_an_interruption(prepared):
+    run, model, config = prepared
+    table = run.load_table()
+    spoilt = table.copy()
+    spoilt.loc[spoilt.split == "holdout", "path"] = "data/gone.jpg"
+    save_csv(spoilt, run.path("table"))
+    with pytest.raises(SuiteError, match="cannot be read any more"):
+        extract_run(run, model, config)
+    done = run.path("train_features").stat().st_mtime_ns
+    save_csv(table, run.path("table"))
+    extract_run(run, model, config)
+    assert run.path("train_features").stat().st_mtime_ns == done
+    assert len(load_features(run, "test")) == 8
+
+
+def test_other_labels_in_the_table_are_noticed(prepared):
+    run, model, config = prepared
+    extract_run(run, model, config)
+    table = run.load_table()
+    first = table.index[table.split == "train"][0]
+    table.loc[first, "label"] = "digit 3" if table.label[first] != "digit 3" else "digit 0"
+    save_csv(table, run.path("table"))
+    assert len(load_features(run, "train")) == 28
+    with pytest.raises(SuiteError, match="holds other labels than table"):
+        load_labels(run)
+
+
+def test_features_computed_again_are_the_same(prepared):
+    run, model, config = prepared
+    extract_run(run, model, config)
+    assert check_determinism(run, model, config, count=5) < 1e-5
+    features = np.load(run.path("train_features"), mmap_mode="r+")
+    features[0] *= 2
+    features.flush()
+    with pytest.raises(SuiteError, match="features computed again differ"):
+        check_determinism(run, model, config)
 
 
 def test_statistics_equal_numpys_and_count_bad_values():

@@ -1,5 +1,7 @@
 """Heads, projection, evaluation: out-of-fold means out-of-fold, and scores are right."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -137,3 +139,41 @@ def test_projection_keeps_neighbours_and_bows_to_few_images(digits, capsys):
     sample = sample_rows(pd.Series(codes), 100, seed=0)
     assert len(set(sample)) == 100
     assert set(codes[sample]) == set(range(10))
+
+
+def test_charts_take_any_class_name_and_many_classes():
+    from helpers import charts
+
+    names = ["true", "cost $^$", "_hidden", "x" * 90, *(f"class {i}" for i in range(60))]
+    rng = np.random.default_rng(3)
+    points = pd.DataFrame({
+        "label": rng.permutation(names * 3), "x": rng.random(192), "y": rng.random(192),
+        "split": "train", "fold": rng.integers(0, 3, 192)})
+    confusion = rng.integers(0, 3, (64, 64))
+    classes = score_classes(confusion, names, 100, 0)
+    for few in (points, points[points.label.isin(names[:4])]):
+        for figure in (charts.plot_projection(few), charts.plot_class_shares(few),
+                       charts.plot_class_counts(few.label.value_counts())):
+            figure.savefig(io.BytesIO())
+    labels = charts.plot_projection(few).axes[0].get_legend().get_texts()
+    assert {text.get_text() for text in labels} == {charts.shorten(name) for name in names[:4]}
+    charts.plot_confusion(confusion, names).savefig(io.BytesIO())
+    charts.plot_class_scores(classes).savefig(io.BytesIO())
+
+
+def test_a_score_outside_its_interval_can_be_drawn():
+    from helpers.charts import plot_scores
+
+    scores = pd.DataFrame({"value": [0.5], "low": [0.3], "high": [0.45]}, index=["macro F1"])
+    plot_scores({"out-of-fold": scores}).savefig(io.BytesIO())
+
+
+def test_many_classes_fit_in_memory(monkeypatch):
+    from helpers import evaluation
+
+    monkeypatch.setattr(evaluation, "CELLS_AT_ONCE", 1000)
+    confusion = np.diag([3] * 20) + np.eye(20, k=1, dtype=int)
+    stacks = list(evaluation.resample_confusion(confusion, 100, 0))
+    assert max(stack.size for stack in stacks) <= 1000
+    assert sum(len(stack) for stack in stacks) == 100
+    assert {stack.sum(axis=(1, 2)).tolist()[0] for stack in stacks} == {confusion.sum()}

@@ -15,6 +15,8 @@ from helpers.recipe import Recipe, describe_settings, list_recipes, load_recipe
     ({"source": "folder"}, ["source", "did you mean 'folders'?", "rakuten"]),
     ({"c_grid": [1, -1]}, ["c_grid", "-1", "greater than 0"]),
     ({"run": "../away"}, ["run", "../away"]),
+    ({"name": "../away"}, ["name", "../away"]),
+    ({"class_names": {1: "a", 2: "a"}}, ["class_names", "two codes are both called 'a'"]),
     ({"data": "data/nowhere", "generate": None}, ["data/nowhere", "does not exist"]),
 ])
 def test_a_wrong_setting_is_named(overrides, words):
@@ -29,7 +31,7 @@ def test_an_unknown_recipe_names_the_nearest():
         load_recipe("dmo")
 
 
-@pytest.mark.parametrize("text", ["a: [1", "- a", "", "\xff"])
+@pytest.mark.parametrize("text", ["a: [1", "- a", "", "\xff", "class_names:\n1000: zero"])
 def test_a_file_that_is_no_recipe(tmp_path, text):
     path = tmp_path / "recipe.yaml"
     path.write_bytes(text.encode("latin-1"))

@@ -55,6 +55,8 @@ def test_fold_tables_share_no_image(table, tmp_path):
         assert not set(train.image_id) & set(test.image_id)
         judged += list(test.image_id)
     assert sorted(judged) == sorted(split[split.split == "train"].image_id)
+    save_folds(assign_splits(table, 0.15, 3, 42), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 6
 
 
 def test_labels_are_coded_in_natural_order():
