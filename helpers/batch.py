@@ -54,6 +54,9 @@ def run_notebooks(recipe: str, overrides: dict | None = None, first: str | None 
     except Timeout:
         raise SuiteError(f"another batch is at work in {show_path(run.folder)}: wait for it, or "
                          "set `run` to another name.") from None
+    except OSError as error:
+        raise SuiteError(f"cannot write in {show_path(run.folder)} ({error.strerror or error}). "
+                         "Make it writable, or send runs elsewhere with SUITE_OUTPUTS.") from None
 
 
 def _run_chosen(run: Run, chosen: list[str], recipe: str, overrides: dict, limit_s: float,

@@ -8,11 +8,10 @@ manifest `planted_faults.csv` lists them and no check ever reads it.
 
 import functools
 import io
-import tempfile
 from pathlib import Path
 
 from helpers.errors import SuiteError
-from helpers.files import make_folder, show_path
+from helpers.files import make_folder, show_path, write_folder
 
 SIDE = 160  # pixels; an 8 x 8 digit has no more to show
 QUALITY = 92  # of the JPEG files
@@ -60,15 +59,8 @@ def write_demo(folder: str | Path) -> Path:
             f"{show_path(folder)} is not empty and is not the demo: move its contents away, "
             "or set `data` to another folder."
         )
-    make_folder(folder.parent)
-    try:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
-            _fill(Path(name, "demo"))
-            if folder.exists():
-                folder.rmdir()
-            Path(name, "demo").rename(folder)
-    except OSError as error:
-        raise SuiteError(f"cannot write the demo to {show_path(folder)}: {error}.") from error
+    with write_folder(folder) as place:
+        _fill(place)
     print(f"wrote the demo to {show_path(folder)}: {sum(COUNTS.values())} images of "
           "handwritten digits in Rakuten's layout, some of them spoiled on purpose")
     return folder

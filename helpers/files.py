@@ -67,6 +67,30 @@ def write_whole(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def write_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder; it replaces the folder `path` on success, else it is removed.
+
+    Raises:
+        SuiteError: the disk is full or cannot be written; what was at `path` is still there.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place:
+            new = Path(place, "new")
+            new.mkdir()
+            yield new
+            if path.exists():
+                path.rename(Path(place, "old"))
+            new.rename(path)
+    except OSError as error:
+        raise SuiteError(
+            f"cannot write {show_path(path)} ({error.strerror or error}). "
+            "Free some space or make the folder writable, and run again."
+        ) from error
+
+
 def _current_umask() -> int:
     # The only way to read the umask is to set it; mkstemp ignores it and makes 0600 files.
     mask = os.umask(0o022)

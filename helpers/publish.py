@@ -48,7 +48,7 @@ def take_outputs(executed: Path, committed: Path) -> None:
     pairs = zip(cells, target.cells, strict=True)
     # Counted anew: the cell that papermill injected took a number.
     for count, (source, cell) in enumerate((p for p in pairs if p[1].cell_type == "code"), 1):
-        cell.outputs = [clean_output(output, count) for output in source.outputs]
+        cell.outputs = clean_outputs(source.outputs, count)
         cell.execution_count = count
     text = nbformat.writes(target) + "\n"
     if str(ROOT.parent) + "/" in text:
@@ -59,13 +59,21 @@ def take_outputs(executed: Path, committed: Path) -> None:
     print(f"{show_path(committed)}  {len(text) / 1024:.0f} KiB")
 
 
-def clean_output(output, count: int):
-    """Keep of a progress bar its last state only; a terminal would show no more either."""
-    if output.output_type == "stream":
-        output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
-    if output.output_type == "execute_result":
-        output.execution_count = count
-    return output
+def clean_outputs(outputs: list, count: int) -> list:
+    """Join a stream's pieces and keep of a progress bar what a terminal would show at last."""
+    cleaned = []
+    for output in outputs:
+        if output.output_type == "execute_result":
+            output.execution_count = count
+        if (cleaned and output.output_type == cleaned[-1].output_type == "stream"
+                and output.name == cleaned[-1].name):
+            cleaned[-1].text += output.text
+        else:
+            cleaned.append(output)
+    for output in cleaned:
+        if output.output_type == "stream":
+            output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+    return cleaned
 
 
 def draw_overview(run: Run, path: Path, height: int = 420) -> None:

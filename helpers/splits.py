@@ -7,7 +7,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from helpers.errors import SuiteError
-from helpers.files import save_csv
+from helpers.files import write_folder
 
 
 def encode_labels(table: pd.DataFrame, order: Iterable[str] = ()) -> dict[str, int]:
@@ -67,17 +67,15 @@ def _require_members(labels: pd.Series, least: int, purpose: str) -> None:
 
 
 def save_folds(table: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write fold_<k>_train.csv and fold_<k>_test.csv for every fold and return their paths."""
-    for old in folder.glob("fold_*.csv"):  # a run with more folds may have been here
-        old.unlink()
+    """Write fold_<k>_train.csv and fold_<k>_test.csv of all folds, whole or not at all."""
     train = table[table.split == "train"]
     columns = ["image_id", "path", "label"]
-    paths = []
-    for fold in range(train.fold.max() + 1):
-        for part, rows in (("train", train.fold != fold), ("test", train.fold == fold)):
-            paths.append(folder / f"fold_{fold:02d}_{part}.csv")
-            save_csv(train.loc[rows, columns], paths[-1])
-    return paths
+    with write_folder(folder) as place:
+        for fold in range(train.fold.max() + 1):
+            for part, rows in (("train", train.fold != fold), ("test", train.fold == fold)):
+                train.loc[rows, columns].to_csv(place / f"fold_{fold:02d}_{part}.csv",
+                                                index=False)
+    return sorted(folder.iterdir())
 
 
 def count_classes(table: pd.DataFrame) -> pd.Series:

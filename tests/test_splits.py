@@ -46,6 +46,7 @@ def test_a_class_smaller_than_the_folds_is_named(table):
 
 def test_fold_tables_share_no_image(table, tmp_path):
     split = assign_splits(table, 0.15, 5, 42)
+    tmp_path = tmp_path / "folds"
     paths = save_folds(split, tmp_path)
     assert len(paths) == 10
     judged = []
@@ -55,8 +56,7 @@ def test_fold_tables_share_no_image(table, tmp_path):
         assert not set(train.image_id) & set(test.image_id)
         judged += list(test.image_id)
     assert sorted(judged) == sorted(split[split.split == "train"].image_id)
-    save_folds(assign_splits(table, 0.15, 3, 42), tmp_path)
-    assert len(list(tmp_path.iterdir())) == 6
+    assert len(save_folds(assign_splits(table, 0.15, 3, 42), tmp_path)) == 6
 
 
 def test_labels_are_coded_in_natural_order():
