@@ -1,7 +1,5 @@
 """Runs: missing artefacts name their notebook, a refusing disk leaves nothing behind."""
 
-import resource
-import signal
 import subprocess
 import sys
 
@@ -9,7 +7,7 @@ import pandas as pd
 import pytest
 
 from helpers.errors import SuiteError
-from helpers.files import save_csv, save_json, write_whole
+from helpers.files import ROOT, save_csv, save_json, write_folder, write_whole
 from helpers.run import ARTEFACTS, NOTEBOOKS, open_run
 
 
@@ -68,32 +66,42 @@ def test_ids_and_labels_stay_text(run):
     run.path("table").unlink()
 
 
-@pytest.fixture
-def small_files():
-    """Let this process write no file over 4 KiB, as a full disk would."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+def on_a_full_disk(code: str) -> str:
+    """Run code in a process that can write no file over 4 KiB; return what it prints."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+    done = subprocess.run([sys.executable, "-c", limit + code], capture_output=True, text=True,
+                          cwd=ROOT, check=False)
+    assert done.returncode == 1, done
+    return done.stderr.strip().splitlines()[-1]
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path, small_files):
+def test_a_full_disk_leaves_the_old_file(tmp_path):
     path = tmp_path / "facts.json"
     save_json({"old": 1}, path)
-    with pytest.raises(SuiteError, match=r"cannot write .*facts\.json .*Free some space"):
-        save_json({"new": "x" * 10_000}, path)
+    said = on_a_full_disk("from helpers.files import save_json\n"
+                          f"save_json({{'new': 'x' * 10_000}}, {str(path)!r})")
+    assert "cannot write" in said and "facts.json" in said and "Free some space" in said
     assert path.read_text() == '{\n  "old": 1\n}\n'
     assert [p.name for p in tmp_path.iterdir()] == ["facts.json"]
 
 
-def test_a_full_disk_stops_an_extraction_before_it_starts(tmp_path, small_files):
-    from helpers.extraction import _open_partial
-
-    with pytest.raises(SuiteError, match="Free some space"):
-        _open_partial(tmp_path / "features.npy", (1000, 64), fresh=True)
+def test_a_full_disk_stops_an_extraction_before_it_starts(tmp_path):
+    said = on_a_full_disk(
+        "from pathlib import Path\nfrom helpers.extraction import _open_partial\n"
+        f"_open_partial(Path({str(tmp_path)!r}, 'features.npy'), (1000, 64), fresh=True)")
+    assert "features.npy" in said and "Free some space" in said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_the_old_folder(tmp_path):
+    with write_folder(tmp_path / "folds") as place:
+        (place / "old.csv").touch()
+    said = on_a_full_disk(
+        "from helpers.files import write_folder\n"
+        f"with write_folder({str(tmp_path / 'folds')!r}) as place:\n"
+        "    (place / 'new.csv').write_text('x' * 10_000)")
+    assert "cannot write" in said and "folds" in said
+    assert [p.name for p in tmp_path.rglob("*")] == ["folds", "old.csv"]
 
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path):
