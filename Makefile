@@ -6,7 +6,7 @@ SET ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint notebooks clean
+.PHONY: help install run test lint notebooks bench clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ notebooks: install  ## after editing a notebook's .py: pair, run the demo, keep 
 	rm -rf outputs/demo
 	$(BIN)/python -m helpers.batch --recipe demo
 	$(BIN)/python -m helpers.publish
+
+bench: install  ## measure speed and findings: make bench PHOTOS=folder-of-photos
+	$(BIN)/python -m helpers.bench $(if $(PHOTOS),--photos $(PHOTOS))
 
 clean:  ## remove all runs and the demo's images
 	rm -rf outputs/*/ data/demo/rakuten

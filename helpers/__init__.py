@@ -3,9 +3,15 @@
 Importing this package loads nothing heavy; every module imports what it needs. The modules
 form one line, each importing only from those before it:
 
-    errors, files, colab, recipe, run, demo, sources, inspection, splits, images, backbones,
-    features, extraction, heads, projection, evaluation, charts, galleries, report
+    errors, files, colab, recipe, run, demo, archives, cifar, layouts, sources, images,
+    inspection, copies, checks, splits, backbones, features, extraction, cache, augmentation,
+    checklist, heads, projection, evaluation, charts, galleries, report
 
-`batch` runs the notebooks headless; `publish` puts a run's outputs into the notebooks that are
-committed.
+`batch` runs the notebooks headless, `bench` measures, and `publish` puts a run's outputs into
+the notebooks that are committed.
 """
+
+import warnings
+
+# Some libraries ask for notebook widgets, but saved widgets make a notebook invalid.
+warnings.filterwarnings("ignore", message="IProgress not found")

@@ -2,15 +2,11 @@
 
 import difflib
 import hashlib
-import warnings
 from pathlib import Path
 
 from helpers.errors import SuiteError
 from helpers.files import resolve_path, show_path
 from helpers.recipe import Recipe
-
-# timm's hub client asks for notebook widgets; saved widgets make a notebook invalid.
-warnings.filterwarnings("ignore", message="IProgress not found")
 
 WEIGHT_FILES = (".safetensors", ".pth", ".pt")
 
@@ -39,8 +35,11 @@ def check_backbone(recipe: Recipe) -> None:
             )
 
 
-def create_backbone(recipe: Recipe):
+def create_backbone(recipe: Recipe, measured: dict | None = None):
     """Build the recipe's backbone, frozen, in evaluation mode, on the CPU.
+
+    Args:
+        measured: as in `resolve_data_config`.
 
     Returns:
         The model, (batch, 3, H, W) float32 to (batch, features) float32, and its data config
@@ -76,7 +75,7 @@ def create_backbone(recipe: Recipe):
             raise SuiteError(_explain_download(tagged, error)) from error
     # Gradients off and evaluation mode: batch norm must not drift with the user's images.
     model.requires_grad_(False).eval()
-    data_config = resolve_data_config(recipe)
+    data_config = resolve_data_config(recipe, measured)
     measure_width(model, data_config)
     return model, data_config
 
@@ -103,10 +102,15 @@ def measure_width(model, data_config: dict) -> int:
     return shape[1]
 
 
-def resolve_data_config(recipe: Recipe) -> dict:
-    """Return timm's data config of the backbone with the recipe's size and resize mode.
+def resolve_data_config(recipe: Recipe, measured: dict | None = None) -> dict:
+    """Return timm's data config of the backbone, with what the recipe changes in it.
 
-    Keys: `input_size` (3, H, W), `interpolation`, `mean`, `std`, `crop_pct`, `crop_mode`.
+    Args:
+        measured: `mean` and `std` of the data set's own pixels, for `normalisation: dataset`.
+
+    Returns:
+        `input_size` (3, H, W), `interpolation`, `mean`, `std`, `crop_pct`, `crop_mode`, and
+        `normalisation`, the recipe's word for it.
     """
     from timm.data import resolve_data_config as resolve
 
@@ -116,7 +120,25 @@ def resolve_data_config(recipe: Recipe) -> dict:
         config["input_size"] = (3, recipe.image_size, recipe.image_size)
     if recipe.resize == "squash":
         config |= {"crop_mode": "squash", "crop_pct": 1.0}
-    return config
+    return normalise_config(config, recipe.normalisation, measured)
+
+
+def normalise_config(config: dict, normalisation: str, measured: dict | None = None) -> dict:
+    """Return a data config with another `normalisation`, one of the recipe's."""
+    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    if normalisation == "dataset" and measured is None:
+        raise SuiteError("`normalisation: dataset` needs the data set's measured mean and "
+                         "deviation: run 01_eda first.")
+    mean, std = {
+        "backbone": (config["mean"], config["std"]),
+        "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+        "minmax": ((0.0,) * 3, (1.0,) * 3),
+        "symmetric": ((0.5,) * 3, (0.5,) * 3),
+        "dataset": (measured["mean"], measured["std"]) if measured else None,
+        "zscore": ((0.0,) * 3, (1.0,) * 3),
+    }[normalisation]
+    return config | {"mean": tuple(mean), "std": tuple(std), "normalisation": normalisation}
 
 
 def _default_config(recipe: Recipe) -> dict:

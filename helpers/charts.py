@@ -67,7 +67,7 @@ def plot_sizes(images: pd.DataFrame):
 @styled
 def plot_class_shares(table: pd.DataFrame):
     """Share of each class in every fold and in the hold-out: equal heights, equal shares."""
-    named = table[table.split != "test"]
+    named = table[table.split.isin(["train", "holdout"])]
     place = named.fold.map("fold {}".format).where(named.split == "train", "hold-out")
     shares = pd.crosstab(place, named.label, normalize="index")
     shares = shares[named.label.value_counts().index]

@@ -18,7 +18,7 @@ from helpers.features import (
     progress_file,
     select_rows,
 )
-from helpers.files import load_json, save_array, save_json, show_path, write_whole
+from helpers.files import load_json, reserve_array, save_array, save_json, show_path
 from helpers.images import UnreadableImageError, create_preprocessing, decode_image
 from helpers.run import Run, describe_versions
 
@@ -100,7 +100,8 @@ def extract_features(model, data_config: dict, paths: list[str], target: Path,
         # From here on nothing vouches for an older array, or for another's partial one.
         progress.unlink(missing_ok=True)
     shape = (len(paths), measure_width(model, data_config))
-    features = _open_partial(partial, shape, fresh=not done)
+    features = np.lib.format.open_memmap(partial, mode="r+") if done else reserve_array(
+        partial, shape, np.float32)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device)
@@ -136,23 +137,6 @@ def _clear_errors(loader):
         yield from loader
     except SuiteError as error:
         raise SuiteError(str(error).strip().splitlines()[-1].split("SuiteError: ")[-1]) from None
-
-
-def _open_partial(path: Path, shape: tuple[int, int], fresh: bool):
-    """Open the growing array, its disk space reserved first so that it cannot run out."""
-    if not fresh:
-        return np.lib.format.open_memmap(path, mode="r+")
-    # Written through write_whole so that a full disk gives its clear error here: in a memory
-    # map it would end the process without a word.
-    with write_whole(path) as temporary:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-        array.flush()
-        size = temporary.stat().st_size
-        del array
-        with temporary.open("r+b") as stream:
-            if hasattr(os, "posix_fallocate"):  # not on macOS
-                os.posix_fallocate(stream.fileno(), 0, size)
-    return np.lib.format.open_memmap(path, mode="r+")
 
 
 def describe_features(run: Run, table: pd.DataFrame, codes: np.ndarray,

@@ -21,21 +21,21 @@ def select_rows(table: pd.DataFrame, part: str) -> pd.DataFrame:
     `train` are the labelled images in the folds; `test` all that no model learns from: the
     hold-out and the data set's own test images.
     """
-    chosen = (table.split == "train") == (part == "train")
-    return table[chosen].reset_index(drop=True)
+    parts = ["train"] if part == "train" else ["holdout", "test"]
+    return table[table.split.isin(parts)].reset_index(drop=True)
 
 
 def fingerprint_features(run: Run, rows: pd.DataFrame, data_config: dict) -> str:
     """Return a hash of all that decides the features: pixels, weights, preprocessing."""
+    return fingerprint_images(rows, data_config, run.recipe.backbone,
+                              fingerprint_weights(run.recipe))
+
+
+def fingerprint_images(rows: pd.DataFrame, *decisions) -> str:
+    """Return a hash of the images' content and order, the libraries and what else decides."""
     packages = ("torch", "torchvision", "timm", "pillow")
-    parts = {
-        "images": rows[["image_id", "sha256"]].to_csv(index=False),
-        "decoding": DECODING,
-        "versions": {name: version(name) for name in packages},
-        "backbone": run.recipe.backbone,
-        "weights": fingerprint_weights(run.recipe),
-        "preprocessing": data_config,
-    }
+    parts = [rows[["image_id", "sha256"]].to_csv(index=False), DECODING,
+             [version(name) for name in packages], decisions]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -48,7 +48,8 @@ def load_features(run: Run, part: str) -> np.ndarray:
     path = run.need(f"{part}_features")
     features = np.load(path, mmap_mode="r", allow_pickle=False)
     rows = select_rows(run.load_table(), part)
-    expected = fingerprint_features(run, rows, resolve_data_config(run.recipe))
+    data_config = resolve_data_config(run.recipe, run.measured)
+    expected = fingerprint_features(run, rows, data_config)
     if not is_complete(path, expected) or len(features) != len(rows):
         raise SuiteError(
             f"{show_path(path)} was made from other images, weights or preprocessing than the "

@@ -126,3 +126,20 @@ def save_array(array, path: str | Path) -> None:
 
     with write_whole(path) as temporary:
         np.save(temporary, array, allow_pickle=False)
+
+
+def reserve_array(path: Path, shape: tuple[int, ...], dtype):
+    """Create an `.npy` of zeros with its disk space reserved, opened for writing.
+
+    Raises:
+        SuiteError: the disk is too full; in a memory map the process would end without a
+            word when it fills up.
+    """
+    import numpy as np
+
+    with write_whole(path) as temporary:
+        np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
+        with temporary.open("r+b") as stream:
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(stream.fileno(), 0, temporary.stat().st_size)
+    return np.lib.format.open_memmap(path, mode="r+")

@@ -56,15 +56,87 @@ def show_preprocessing(table: pd.DataFrame, data_config: dict, count: int = 6, s
 
 
 @styled
-def show_pairs(pairs: dict[frozenset[str], float], count: int = 8):
-    """The first `count` pairs of paths, one image above the other, their distance on top."""
-    figure, axes = create_figure(2 * WIDTH / count + 0.4, 2, count, squeeze=False)
+def show_pairs(paths: list[tuple[str, str]], titles: list[str], count: int = 8):
+    """The first `count` pairs of paths, one image above the other, a title on top of each."""
+    figure, axes = create_figure(2 * WIDTH / count + 0.5, 2, count, squeeze=False)
     for place in axes.flat:
         place.set_axis_off()
-    for column, (pair, distance) in zip(axes.T, pairs.items(), strict=False):
-        column[0].set_title(f"{distance:.2f}", fontsize=11, weight="normal")
-        for place, path in zip(column, sorted(pair), strict=False):
+    for column, pair, title in zip(axes.T, paths, titles, strict=False):
+        column[0].set_title(title, fontsize=11, weight="normal")
+        for place, path in zip(column, pair, strict=True):
             place.imshow(_thumbnail(path))
+    return figure
+
+
+def show_borderline(images: pd.DataFrame, pairs: pd.DataFrame, count: int = 8):
+    """The pairs just above (=) and just below (≠) the threshold for near copies."""
+    half = count // 2
+    shown = pd.concat([pairs[pairs["copy"]].tail(half), pairs[~pairs["copy"]].head(half)])
+    paths = images.path.to_numpy()
+    titles = [f"{'=' if copy else '≠'} {correlation:.3f}"
+              for copy, correlation in shown[["copy", "correlation"]].to_numpy()]
+    return show_pairs([(paths[a], paths[b]) for a, b in shown[["first", "second"]].to_numpy()],
+                      titles, count)
+
+
+@styled
+def show_findings(findings: pd.DataFrame, per_check: int = 8):
+    """A row of images for every check that found something it can show, worst first."""
+    shown = findings[findings.check != "unreadable"]
+    names = list(shown.check.value_counts().index)
+    figure, axes = create_figure(0.8 * max(1, len(names)) + 0.5)
+    step = THUMBNAIL + 4
+    canvas = np.full((step * max(1, len(names)), step * per_check, 3), 255, np.uint8)
+    for row, name in enumerate(names):
+        worst = shown[shown.check == name].nsmallest(per_check, "score")
+        for column, path in enumerate(worst.path):
+            canvas[row * step : row * step + THUMBNAIL,
+                   column * step : column * step + THUMBNAIL] = _thumbnail(path)
+    axes.imshow(canvas)
+    labels = [f"{name} ({count})" for name, count in shown.check.value_counts().items()]
+    axes.set_yticks(np.arange(len(names)) * step + THUMBNAIL / 2, labels, fontsize=10)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title("What the checks found (images)")
+    return figure
+
+
+@styled
+def show_normalisations(path: str, configs: dict[str, dict]):
+    """One image under several normalisations: its channels' values as histograms."""
+    figure, axes = create_figure(2.6, 1, len(configs) + 1)
+    image = decode_image(path)
+    axes[0].imshow(np.asarray(image))
+    axes[0].set_axis_off()
+    for place, (name, config) in zip(axes[1:], configs.items(), strict=True):
+        values = create_preprocessing(config)(image).numpy().reshape(3, -1)
+        bins = np.histogram_bin_edges(values, 30)
+        for channel, colour in zip(values, ("#bd1f01", "#4f9e2f", "#3f90da"), strict=True):
+            place.hist(channel, bins, histtype="step", color=colour, linewidth=1.5)
+        place.set_title(name, fontsize=11, weight="normal")
+        place.set_xlabel(f"{values.min():.1f} to {values.max():.1f}", fontsize=10)
+        place.set_yticks([])
+    return figure
+
+
+@styled
+def show_augmentations(table: pd.DataFrame, columns: int = 8, seed: int = 0):
+    """One image a level: as it is, then what LIGHT, MEDIUM and HEAVY make of it."""
+    from helpers.augmentation import LEVELS, create_level
+
+    path = table.sample(1, random_state=seed).path.iloc[0]
+    original = _thumbnail(path, 2 * THUMBNAIL)
+    figure, axes = create_figure(3.6, 3, columns, squeeze=False)
+    for row, level in zip(axes, LEVELS, strict=True):
+        change = create_level(level, seed=seed)
+        for column, place in enumerate(row):
+            place.imshow(change(image=original)["image"] if column else original)
+            place.set_xticks([])
+            place.set_yticks([])
+            place.spines[:].set_visible(False)
+        row[0].set_ylabel(level, fontsize=11)
+    axes[0, 0].set_title("original", fontsize=11, weight="normal")
     return figure
 
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from helpers.files import write_whole
 
 MAX_ITERATIONS = 1000
+NEVER = -1e9  # a logit whose probability is 0
 
 
 def train_folds(features: np.ndarray, codes: np.ndarray, folds: np.ndarray,
@@ -51,7 +52,7 @@ def train_folds(features: np.ndarray, codes: np.ndarray, folds: np.ndarray,
         train = folds != fold
         search = _search(features[train], codes[train], folds[train] == (fold + 1) % count,
                          dict(enumerate(class_weights)), c_grid)
-        heads.append(_fold_scaler(search.best_estimator_))
+        heads.append(_fold_scaler(search.best_estimator_, classes))
         probabilities[~train] = predict_head(*heads[-1], features[~train])
         best = search.best_params_["logisticregression__C"]
         scores += [{"fold": fold, "C": c, "macro F1": score, "chosen": c == best}
@@ -65,7 +66,8 @@ def _search(features, codes, inner, weights, c_grid) -> GridSearchCV:
     """Choose C on the images marked `inner`, then train on all."""
     model = make_pipeline(
         StandardScaler(),
-        LogisticRegression(class_weight=weights, max_iter=MAX_ITERATIONS))
+        LogisticRegression(class_weight={c: weights[c] for c in np.unique(codes)},
+                           max_iter=MAX_ITERATIONS))
     search = GridSearchCV(
         model, {"logisticregression__C": c_grid},
         scoring=make_scorer(f1_score, average="macro", zero_division=0),
@@ -76,15 +78,21 @@ def _search(features, codes, inner, weights, c_grid) -> GridSearchCV:
         return search.fit(features, codes)
 
 
-def _fold_scaler(model) -> tuple[np.ndarray, np.ndarray]:
-    """Return (features, classes) weights and (classes,) biases for raw features."""
+def _fold_scaler(model, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (features, classes) weights and (classes,) biases for raw features.
+
+    A class that the training part lacked, because its groups lie in one fold, is never
+    answered.
+    """
     scaler, regression = model[0], model[-1]
     coefficients, intercept = regression.coef_, regression.intercept_
     if len(coefficients) == 1:  # two classes share one row: its logit against zero
         coefficients = np.vstack([np.zeros_like(coefficients), coefficients])
         intercept = np.array([0.0, intercept[0]])
-    weights = (coefficients / scaler.scale_).T.astype(np.float64)
-    biases = intercept - scaler.mean_ @ weights
+    weights = np.zeros((coefficients.shape[1], classes))
+    biases = np.full(classes, NEVER)
+    weights[:, regression.classes_] = (coefficients / scaler.scale_).T
+    biases[regression.classes_] = intercept - scaler.mean_ @ weights[:, regression.classes_]
     return weights.astype(np.float32), biases.astype(np.float32)
 
 

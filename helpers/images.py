@@ -14,6 +14,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 PAPER = (255, 255, 255)  # colour behind transparent pixels
 DECODING = 1  # raised when decode_image returns other pixels, so that no old features are kept
+NUMBERS = {"ToTensor", "MaybeToTensor", "PILToTensor", "MaybePILToTensor", "Normalize"}
 MAX_PIXELS = 100_000_000  # a larger image is refused: it may be a decompression bomb
 
 
@@ -52,6 +53,21 @@ def decode_image(path: str | Path) -> Image.Image:
         raise UnreadableImageError(reason.replace(str(path), show_path(path))) from error
 
 
+def describe_file(path: str | Path) -> dict:
+    """Return what a readable file's header says: what decode_image will have to put right.
+
+    Keys: `format` (Pillow's name), `mode`, `rotated`, `transparent`, `animated`.
+    """
+    with Image.open(resolve_path(path)) as image:
+        try:
+            rotated = image.getexif().get(0x0112, 1) not in (0, 1)
+        except Exception:  # damaged EXIF is no EXIF
+            rotated = False
+        return {"format": image.format, "mode": image.mode, "rotated": rotated,
+                "transparent": bool(image.has_transparency_data),
+                "animated": getattr(image, "n_frames", 1) > 1}
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
         values = np.asarray(image, dtype=np.float64) / 257
@@ -62,17 +78,52 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def create_geometry(data_config: dict):
+    """Return what resizes and crops an RGB image to the network's size, still uint8."""
+    from torchvision.transforms import Compose
+
+    steps = _create_transform(data_config).transforms
+    return Compose([step for step in steps if type(step).__name__ not in NUMBERS])
+
+
+def create_normalisation(data_config: dict):
+    """Return what turns a resized image, (H, W, 3) uint8, into (3, H, W) float32 numbers."""
+    from torchvision.transforms import Compose, Lambda, ToTensor
+
+    steps = [step for step in _create_transform(data_config).transforms
+             if type(step).__name__ == "Normalize"]
+    if data_config.get("normalisation") == "zscore":
+        steps = [Lambda(standardise_image)]
+    return Compose([ToTensor(), *steps])
+
+
 def create_preprocessing(data_config: dict):
     """Return timm's evaluation transform for a data config: RGB image to (3, H, W) float32.
 
     No augmentation: the same for training features, test features and every prediction.
     """
+    from torchvision.transforms import Compose
+
+    return Compose([create_geometry(data_config), create_normalisation(data_config)])
+
+
+def _create_transform(data_config: dict):
     from timm.data import create_transform
 
-    return create_transform(**data_config, is_training=False)
+    options = {key: value for key, value in data_config.items() if key != "normalisation"}
+    return create_transform(**options, is_training=False)
+
+
+def standardise_image(tensor):
+    """Return a (3, H, W) tensor with mean 0 and deviation 1 in each of its own channels."""
+    return (tensor - tensor.mean((1, 2), keepdim=True)) / tensor.std(
+        (1, 2), keepdim=True).clamp_min(1e-3)
 
 
 def undo_normalisation(tensor, data_config: dict) -> np.ndarray:
     """Return a prepared (3, H, W) tensor as an (H, W, 3) picture in 0 to 1, to look at."""
+    values = tensor.numpy().transpose(1, 2, 0)
+    if data_config.get("normalisation") == "zscore":  # its own mean and deviation are gone
+        return ((values - values.min()) / max(np.ptp(values), 1e-6)).clip(0, 1)
     mean, std = (np.array(data_config[key]) for key in ("mean", "std"))
-    return (tensor.numpy().transpose(1, 2, 0) * std + mean).clip(0, 1)
+    return (values * std + mean).clip(0, 1)

@@ -14,6 +14,10 @@ from helpers.errors import SuiteError
 from helpers.files import ROOT, resolve_path, show_path
 
 DATA = ROOT / "data"
+CHECKS = ("unreadable", "blank", "conflicting labels", "extension", "exact copy", "near copy",
+          "leak", "dark", "light", "blurry", "low information", "odd size", "odd aspect",
+          "greyscale", "transparency", "CMYK", "16-bit", "palette", "rotated", "animated")
+Check = Literal[CHECKS]
 FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -31,18 +35,48 @@ class Recipe(BaseModel):
                       pattern=FOLDER_NAME)
 
     # --- data
-    source: Literal["rakuten", "folders"] = _setting(
-        "01", "Layout: `rakuten` (three CSV files and two image folders) or `folders` "
-        "(a folder of images per class).")
-    data: Path = _setting("01", "The folder that holds the data, from the suite's root.")
+    source: Literal["rakuten", "folders", "cifar", "csv", "alternating"] = _setting(
+        "01", "Layout: `rakuten` (three CSV files and two image folders), `folders` (a folder "
+        "per class, perhaps below train, val and test), `cifar` (Python pickles), `csv` (a table "
+        "of paths and labels) or `alternating` (two kinds of photo in turn, with a table).")
+    data: Path = _setting("01", "The folder that holds the data, or an archive of it (.zip, "
+                          ".tar.gz), from the suite's root.")
     generate: Literal["digits"] | None = _setting(
         "01", "`digits` writes the embedded demo into `data` when it is not there yet.", None)
     class_names: dict[str, str] = _setting(
         "01", "A readable name for each label code; codes without one keep the code.", {})
+    labels: Literal["fine", "coarse"] = _setting(
+        "01", "Which labels of CIFAR-100.", "fine")
+    csv: str | None = _setting("01", "The table's file name in `data`, for `csv` and "
+                               "`alternating`.", None)
+    path_column: str = _setting("01", "Its column of image paths.", "image")
+    label_column: str = _setting("01", "Its column of labels.", "label")
+    split_column: str | None = _setting(
+        "01", "Its column of train, val or test; null: all are training images.", None)
+    keep: str = _setting(
+        "01", "Which of two alternating kinds: `even`, `odd`, or `column=value`.", "even",
+        pattern=r"^(even|odd|[^=]+=.*)$")
     missing_images: Literal["refuse", "quarantine"] = _setting(
         "01", "What to do with images that a CSV names and the disk lacks.", "refuse")
 
+    # --- inspection
+    quarantine: list[Check] = _setting(
+        "01", "The checks whose images are set aside; all others are only reported.",
+        ["unreadable", "blank", "conflicting labels"])
+    keep_images: list[str] = _setting(
+        "01", "Ids of images that stay in whatever a check says (unreadable ones cannot).", [])
+    near_copy: float = _setting(
+        "01", "Correlation from which two images count as near copies; raise it where all images "
+        "are alike by nature; 1 switches the search off.", 0.9, ge=0.5, le=1)
+
     # --- splits
+    group_column: str | None = _setting(
+        "02", "A column (product, patient, camera) whose images stay on one side.", None)
+    leaks: Literal["drop", "keep"] = _setting(
+        "02", "Training images that are copies of the data set's own test images.", "drop")
+    small_classes: Literal["refuse", "merge", "drop"] = _setting(
+        "02", "Classes with too few images for the folds: stop, join them as `other`, or leave "
+        "them out.", "refuse")
     holdout: float = _setting(
         "02", "Share of each class set aside and scored once, at the end; 0 for none.",
         0.15, ge=0, le=0.5)
@@ -64,6 +98,17 @@ class Recipe(BaseModel):
     resize: Literal["center", "squash"] = _setting(
         "02", "`center`: resize and crop as the backbone was trained; `squash`: the whole "
         "image, its aspect lost.", "center")
+    normalisation: Literal["backbone", "imagenet", "minmax", "symmetric", "dataset",
+                           "zscore"] = _setting(
+        "02", "Of pixels: as the backbone was trained, ImageNet's mean and deviation, to [0, 1], "
+        "to [-1, 1], by the data set's own measured mean and deviation, or each image by its "
+        "own.", "backbone")
+    augmentation_sizes: tuple[int, int] = _setting(
+        "02", "Classes with more training images than the first are augmented LIGHT, with fewer "
+        "than the second HEAVY, others MEDIUM (training of networks only).", (3000, 1500))
+    cache: bool = _setting(
+        "02", "Keep all images resized as one array of uint8, for whatever reads them often.",
+        False)
     batch_size: int = _setting(None, "Images per step of the network.", 32, ge=1, le=4096)
     workers: int | None = _setting(
         None, "Processes that decode images; null: one per core, at most 8.", None, ge=0, le=64)
@@ -95,7 +140,7 @@ class Recipe(BaseModel):
 
     @property
     def data_folder(self) -> Path:
-        """The data folder as an absolute path."""
+        """The data folder, or archive, as an absolute path."""
         return resolve_path(self.data)
 
     def settings_until(self, stage: str) -> dict:
@@ -144,9 +189,9 @@ def load_recipe(recipe: str, overrides: dict | None = None) -> Recipe:
         checked = Recipe(**{"name": own} | settings)
     except ValidationError as error:
         raise SuiteError(_explain(error, path, overrides or {})) from None
-    if not checked.data_folder.is_dir() and checked.generate is None:
+    if not checked.data_folder.exists() and checked.generate is None:
         raise SuiteError(
-            f"recipe '{checked.name}': its data folder {show_path(checked.data_folder)} does "
+            f"recipe '{checked.name}': its data {show_path(checked.data_folder)} does "
             f"not exist. Put the images there, or set `data` in {show_path(path)}."
         )
     return checked

@@ -30,10 +30,14 @@ NOTEBOOKS = ("01_eda", "02_preprocessing", "03_extraction", "04_training", "05_t
 # Artefact -> (file, the notebook that makes it). File names are the ones of the mission.
 ARTEFACTS = {
     "images": ("images.csv", "01_eda"),
+    "inspection": ("inspection.csv", "01_eda"),
     "quarantine": ("quarantine.csv", "01_eda"),
+    "near_copies": ("near_copies.csv", "01_eda"),
+    "normalisation": ("normalisation.json", "01_eda"),
     "label_mapping": ("label_mapping.json", "02_preprocessing"),
     "table": ("table.csv", "02_preprocessing"),
     "folds": ("folds", "02_preprocessing"),
+    "checklist": ("checklist.json", "02_preprocessing"),
     "train_features": ("train_features_{backbone}.npy", "03_extraction"),
     "test_features": ("test_features_{backbone}.npy", "03_extraction"),
     "train_labels": ("train_labels.npy", "03_extraction"),
@@ -49,6 +53,12 @@ ARTEFACTS = {
     "predictions": ("predictions.csv", "06_evaluation"),
     "report": ("report.html", "06_evaluation"),
 }
+
+# Columns in which an empty field means that there is nothing; elsewhere it is an empty text.
+NUMBERS_OR_LABELS = (
+    "label", "width", "height", "grey", "brightness", "entropy", "blurriness",
+    "blurriness_grayscale_std", *(f"brightness_perc_{p}" for p in (1, 5, 10, 15, 90, 95, 99)),
+    *(f"{what}_{channel}" for what in ("mean", "square") for channel in "rgb"))
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "pillow")
 
@@ -106,10 +116,18 @@ class Run:
         """Return one of the run's CSV files as a DataFrame, ids and labels as text."""
         import pandas as pd
 
-        text = dict.fromkeys(("image_id", "path", "label", "prediction", "reason"), str)
+        text = dict.fromkeys(("image_id", "path", "label", "prediction", "reason",
+                              "note", "productid"), str)
         # Only an empty field is missing: a class may well be called "NA" or "None".
+        empty = {name: [""] for name in NUMBERS_OR_LABELS}
         return pd.read_csv(self.need(artefact), dtype=text, keep_default_na=False,
-                           na_values={"label": [""], "width": [""], "height": [""]})
+                           na_values=empty, low_memory=False)
+
+    @property
+    def measured(self) -> dict | None:
+        """Mean and deviation of the data set's own pixels, if 01 has measured them."""
+        path = self._locate("normalisation")
+        return load_json(path) if path.exists() else None
 
     def artefacts_of(self, notebook: str) -> list[Path]:
         """Return the paths of all that `notebook` makes."""

@@ -17,19 +17,22 @@
 # %% [markdown]
 # # 01 · Look at the data first
 #
-# Before a network sees an image, we look at what there is: how many images each class
-# has, what they look like, and which files cannot be read at all.
+# Before a network sees an image, we look at what there is: which files cannot be read,
+# which are the same picture twice, how many images each class has and what they look
+# like.
 #
 # **You need** a recipe (the default is the demo, which makes its own images).
-# **You get** a table of all images and a list of those set aside, with reasons.
+# **You get** a table of all images, everything that looks odd about them, and a list of
+# those set aside, with reasons.
 #
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
 # | 1 | read the data layout into one table | |
-# | 2 | open every image, set the unreadable ones aside | `images.csv`, `quarantine.csv` |
-# | 3 | count the classes | `figures/01_class_counts.png` |
-# | 4 | look at images of each class | `figures/01_classes.png` |
-# | 5 | look at their sizes | `figures/01_sizes.png` |
+# | 2 | open every image once and measure it | |
+# | 3 | find copies, exact and near | `near_copies.csv`, `figures/01_borderline.png` |
+# | 4 | list what is odd, set aside what is unusable | `inspection.csv`, `quarantine.csv`, `images.csv`, `figures/01_findings.png` |
+# | 5 | count the classes | `figures/01_class_counts.png` |
+# | 6 | look at images of each class, and their sizes | `figures/01_classes.png`, `figures/01_sizes.png` |
 
 # %% [markdown]
 # ## Setup
@@ -85,66 +88,141 @@ run = open_run(recipe, overrides)
 #
 # ## 1 · One table, one row an image
 #
-# Whatever the layout on disk, from here on the data is one table.
+# Whatever the layout on disk, from here on the data is one table. An archive is unpacked
+# to the local disk first.
 
 # %%
 from helpers.sources import load_table
 
 table = load_table(run.recipe)
-table.head()
+table[["image_id", "path", "label", "split"]].head()
 
 # %% [markdown]
 # `label` is the class name, missing where the data set gives none; `split` says whether
 # the data set itself calls an image training or test.
 #
-# ## 2 · Can every file be read?
+# ## 2 · Open every image, once
 #
 # A download that broke off, an empty file: one such image can stop a night's training.
 # Some pipelines put a black picture in its place, and the model learns from pictures of
-# nothing. We decode every file to its last byte instead. (A file that decodes may still
-# show nothing: two of the demo's are all black, and this check lets them in.)
+# nothing. We decode every file to its last byte, and measure it while it is open:
+# brightness, sharpness, information, size, a checksum and a thumbnail.
 
 # %%
-from helpers.inspection import inspect_images, set_aside
+import numpy as np
 
-images = inspect_images(table)
-readable, quarantine = set_aside(images)
+from helpers.inspection import inspect_images
+
+images = inspect_images(table, run.folder / ".thumbnails.npy")
+thumbnails = np.load(run.folder / ".thumbnails.npy", mmap_mode="r")
 
 # %% [markdown]
-# Nothing is deleted or moved: the *quarantine* is a list, and every later step leaves
-# out what stands on it.
+# Unreadable files have a `reason`; all others have numbers.
 
 # %%
-print(f"{len(quarantine)} of {len(images)} images cannot be read")
-quarantine[["image_id", "split", "reason"]].head(20)
+print(f"{(images.reason != '').sum()} of {len(images)} images cannot be read")
+images.reason[images.reason != ""].value_counts().to_frame("images")
 
 # %% [markdown]
 # The demo has a few broken files planted on purpose. In your own data this list is worth
 # a minute: many files with one reason often mean one broken archive.
+#
+# ## 3 · The same picture twice?
+#
+# If one copy is learnt from and another is judged, the score is a lie. Exact copies have
+# the same checksum. *Near copies* (saved again, resized, mirrored, brightened, cropped a
+# little) are found by laying thumbnails over each other: where the correlation of their
+# details reaches `near_copy`, two images count as one picture.
 
 # %%
-from helpers.files import save_csv
+from helpers.copies import find_exact_copies, find_near_copies, group_copies
 
-save_csv(images, run.path("images"))
-save_csv(quarantine, run.path("quarantine"))
+exact = find_exact_copies(images)
+pairs = find_near_copies(thumbnails, run.recipe.near_copy)
+images["group"] = group_copies(len(images), exact, pairs)
+(run.folder / ".thumbnails.npy").unlink()
+print(f"{(exact >= 0).sum()} images in exact copies, {pairs['copy'].sum()} close pairs")
 
 # %% [markdown]
-# Both tables are saved; the next notebook starts from them.
+# Copies, and copies of copies, share a `group`; the next notebook keeps a group on one
+# side. Is the threshold right for your data? Look at the pairs closest to it: *=* was
+# taken for one picture, *≠* was not.
+
+# %%
+from helpers.galleries import show_borderline
+
+run.save_figure(show_borderline(images, pairs), "01_borderline")
+
+# %% [markdown]
+# If a pair marked *=* shows two different things, raise `near_copy`; if one marked *≠* is
+# clearly one picture, lower it. The demo has raised it to 0.985, because eight by eight
+# points leave two different digits little room to differ.
 #
-# ## 3 · How unbalanced are the classes?
+# ## 4 · What is odd, and what must go
 #
-# We count readable training images. The *imbalance ratio*, largest class divided by
+# Each finding has a decision: `quarantine` (left out of everything), `group` (kept on one
+# side of each split) or `keep` (only reported). The recipe's `quarantine` names the
+# checks that set images aside, `keep_images` the images that stay all the same.
+
+# %%
+import pandas as pd
+
+from helpers.checks import find_faults, set_aside
+
+findings = find_faults(images, exact, pairs, run.recipe)
+used, quarantine = set_aside(images, findings)
+pd.crosstab(findings.check, findings.decision)
+
+# %% [markdown]
+# An image can have several findings. Nothing is deleted, moved or changed in your data:
+# the quarantine is a list, and every later step leaves out what stands on it.
+
+# %%
+from helpers.galleries import show_findings
+
+run.save_figure(show_findings(findings), "01_findings")
+
+# %% [markdown]
+# Each row is one check, its worst images first. Dark, blurry or odd-sized images are not
+# wrong by themselves; ask whether they gather in one class, for then the model may learn
+# the darkness instead of the thing.
+
+# %%
+quarantine[["image_id", "split", "reason"]].head(20)
+
+# %% [markdown]
+# In the demo these are the truncated and empty files and two that are all black. Wrong
+# labels are not found here: no check can see them before there is a model (06 shows
+# where they turn up).
+
+# %%
+from helpers.files import save_csv, save_json
+from helpers.inspection import measure_normalisation
+
+save_csv(images, run.path("images"))
+save_csv(findings, run.path("inspection"))
+save_csv(quarantine, run.path("quarantine"))
+save_csv(pairs, run.path("near_copies"))
+mean, std = measure_normalisation(images)
+save_json({"mean": mean, "std": std}, run.path("normalisation"))
+
+# %% [markdown]
+# All tables are saved; the next notebook starts from them.
+#
+# ## 5 · How unbalanced are the classes?
+#
+# We count usable training images. The *imbalance ratio*, largest class divided by
 # smallest, says how easily a model could look good by ignoring small classes.
 
 # %%
 from helpers.charts import plot_class_counts
 from helpers.splits import count_classes, imbalance_ratio
 
-counts = count_classes(readable)
+counts = count_classes(used)
 run.save_figure(plot_class_counts(counts), "01_class_counts")
 
 # %% [markdown]
-# A long tail like this is usual for products, species or defects. Two things follow:
+# A long tail like the demo's is usual for products, species or defects. Two things follow:
 # accuracy alone will flatter us, and the training will weigh small classes up.
 
 # %%
@@ -155,45 +233,40 @@ print(f"always answering '{counts.idxmax()}' would be right {naive:.1%} of the t
 # %% [markdown]
 # Keep the second number in mind: it is the accuracy of a model that has learnt nothing.
 #
-# ## 4 · What do the classes look like?
+# ## 6 · What do the classes look like?
 #
 # No statistic replaces a look. Each row shows random training images of one class.
 
 # %%
 from helpers.galleries import show_classes
 
-labelled = readable[readable.split == "train"]
+labelled = used[used.split == "train"]
 run.save_figure(show_classes(labelled, seed=run.recipe.seed), "01_classes")
 
 # %% [markdown]
 # Ask of each row: could *you* tell it from the others? Does one image seem to stand in
 # the wrong row? Is there something beside the subject (a background, the light, a
 # watermark) that would give the class away? A network will find such a shortcut.
-#
-# ## 5 · How large are the images?
-#
-# The network gets squares of one size, so we need to know what will be shrunk,
-# stretched or cropped.
 
 # %%
 from helpers.charts import plot_sizes
 
-run.save_figure(plot_sizes(readable), "01_sizes")
+run.save_figure(plot_sizes(used), "01_sizes")
 
 # %% [markdown]
 # Points on the grey line are square. The outliers of the histogram are worth opening: in
-# the demo the smallest files are all black, and those above 6 KiB are PNG files under
-# the name .jpg, or CMYK (colours meant for print).
+# the demo the smallest files are the shrunken near copies, and those above 6 KiB are PNG
+# files under the name .jpg, or CMYK (colours meant for print).
 #
 # ## What we saw
 
 # %%
-sizes = readable.groupby(["width", "height"]).size()
 print(f"- {len(table)} images in {counts.size} classes, {len(quarantine)} set aside")
+print(f"- {findings.image_id.nunique()} images with a finding, most often: "
+      f"{', '.join(findings.check.mode()) or 'none'}")
+print(f"- {images.group.duplicated(keep=False).sum()} images have a copy")
 print(f"- {counts.idxmax()} has {counts.max()} training images, "
       f"{counts.idxmin()} has {counts.min()}: {imbalance_ratio(counts):.1f} to 1")
-print(f"- {len(sizes)} different sizes, the most frequent one "
-      f"{sizes.idxmax()[0]} x {sizes.idxmax()[1]} pixels")
 
 # %% [markdown]
 # The last cell lists what this notebook made and, in Colab, copies it to Drive if you

@@ -18,18 +18,20 @@
 # # 02 · Prepare the data
 #
 # Every number that we will report rests on one promise: no image is judged by a model
-# that has seen it. This notebook makes the parts that keep the promise.
+# that has seen it, nor a copy of it. This notebook makes the parts that keep the promise.
 #
 # **You need** `images.csv` and `quarantine.csv` from 01.
-# **You get** a saved label mapping, a hold-out, k folds, and a look at what the network
-# will see.
+# **You get** a saved label mapping, a hold-out, k folds that no copy crosses, a look at
+# what the network will see, and a checklist.
 #
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
 # | 1 | give every class a number | `label_mapping.json` |
 # | 2 | set a hold-out aside, deal the rest into folds | `table.csv`, `figures/02_class_shares.png` |
 # | 3 | write the tables of every fold | `folds/` |
-# | 4 | look at what the network sees | `figures/02_preprocessing.png` |
+# | 4 | look at what the network sees | `figures/02_preprocessing.png`, `figures/02_normalisation.png` |
+# | 5 | see how training images may be varied | `figures/02_augmentation.png` |
+# | 6 | run through the checklist | `checklist.json` |
 
 # %% [markdown]
 # ## Setup
@@ -72,17 +74,32 @@ overrides = {}
 # %% [markdown]
 # ## Open the run
 #
-# The same recipe as before, so the same folder; the readable images come from 01.
+# The same recipe as before, so the same folder; the images not set aside come from 01.
 
 # %%
-from helpers.inspection import set_aside
 from helpers.run import open_run
 
 run = open_run(recipe, overrides)
-readable, _ = set_aside(run.load_table("images"))
+settings, images = run.recipe, run.load_table("images")
+quarantine = run.load_table("quarantine")
+used = images[~images.image_id.isin(quarantine.image_id)]
 
 # %% [markdown]
 # If 01 had not been run, the cell above would say so instead of failing somewhere later.
+#
+# Some images can be in no fold at all. Training images that are copies of the data set's
+# own test images would be learnt by heart, and classes smaller than the number of folds
+# cannot be in every fold; the recipe's `leaks` and `small_classes` say what to do.
+
+# %%
+from helpers.splits import exclude_leaks, join_groups, settle_small_classes
+
+table = exclude_leaks(join_groups(used, settings.group_column), settings.leaks)
+table = settle_small_classes(table, settings.holdout, settings.folds,
+                             settings.small_classes)
+
+# %% [markdown]
+# Where nothing is printed, nothing had to be left out.
 #
 # ## 1 · Names to numbers
 #
@@ -93,7 +110,7 @@ readable, _ = set_aside(run.load_table("images"))
 from helpers.files import save_csv, save_json
 from helpers.splits import encode_labels
 
-mapping = encode_labels(readable, run.recipe.class_names.values())
+mapping = encode_labels(table, settings.class_names.values())
 save_json(mapping, run.path("label_mapping"))
 mapping
 
@@ -110,19 +127,22 @@ mapping
 #   on the other folds, so that in the end every image has been judged once by a model
 #   that never saw it.
 #
-# Both are *stratified*: every part has the classes in the same shares.
+# Both are *stratified*: every part has the classes in the same shares. And both deal out
+# whole *groups*: the copies that 01 has found, and, if the recipe names a `group_column`,
+# all images of one product, patient or camera.
 
 # %%
-from helpers.splits import assign_splits
+from helpers.splits import assign_splits, check_splits
 
-settings = run.recipe
-table = assign_splits(readable, settings.holdout, settings.folds, settings.seed)
+table = assign_splits(table, settings.holdout, settings.folds, settings.seed)
+check_splits(table, settings.leaks)
 save_csv(table, run.path("table"))
 table.groupby(["split", "fold"]).size().rename("images").reset_index()
 
 # %% [markdown]
-# Fold -1 means "in no fold": the hold-out, and the data set's own test images, which
-# often come without labels.
+# Fold -1 means "in no fold": the hold-out, the data set's own test images, which often
+# come without labels, and those `excluded` above. `check_splits` would have stopped us if
+# one group or one exact copy stood on two sides.
 
 # %%
 from helpers.charts import plot_class_shares
@@ -131,11 +151,7 @@ run.save_figure(plot_class_shares(table), "02_class_shares")
 
 # %% [markdown]
 # The bars break at nearly the same places from top to bottom: each part is a small copy
-# of the whole. A class with fewer images than folds would have been refused by name.
-#
-# The promise holds for *files*, not yet for *pictures*: an exact copy under another name
-# can land in another fold, and is then judged by a model that has seen its twin. The
-# demo has four such copies; exercise 1 of notebook 03 finds them.
+# of the whole, as far as whole groups allow.
 #
 # ## 3 · Fold tables as files
 #
@@ -160,7 +176,7 @@ print(f"{len(paths)} files, from {paths[0].name} to {paths[-1].name}")
 # %%
 from helpers.backbones import resolve_data_config
 
-data_config = resolve_data_config(run.recipe)
+data_config = resolve_data_config(settings, run.measured)
 data_config
 
 # %% [markdown]
@@ -178,6 +194,74 @@ run.save_figure(show_preprocessing(labelled, data_config, seed=settings.seed),
 # %% [markdown]
 # Is what tells the classes apart still there in the bottom row? If not, raise
 # `image_size`; if the sides are cut off, set `resize: squash`.
+#
+# *Normalisation* is the last step: bytes from 0 to 255 become numbers around zero. There
+# are several ways, and a frozen network understands only the one that it grew up with.
+
+# %%
+from helpers.backbones import normalise_config
+from helpers.galleries import show_normalisations
+
+ways = ["minmax", "symmetric", "imagenet", "dataset", "zscore"]
+configs = {way: normalise_config(data_config, way, run.measured) for way in ways}
+run.save_figure(show_normalisations(labelled.path.iloc[0], configs), "02_normalisation")
+
+# %% [markdown]
+# The same image, red, green and blue values counted (in a grey image the three lines are
+# one): the shapes are the same, only the scale below them changes. `dataset` uses the mean
+# and deviation that 01 measured on the training images, `zscore` each image's own.
+#
+# ## 5 · How training images may be varied
+#
+# When a network itself is trained, it should not see the very same pixels every time.
+# Small classes are varied most, because their images come round most often. None of this
+# ever touches validation, test or the extraction that follows.
+
+# %%
+from helpers.augmentation import choose_levels
+from helpers.splits import count_classes
+
+choose_levels(count_classes(table), settings.augmentation_sizes).to_frame().T
+
+# %% [markdown]
+# Classes with more than the first of `augmentation_sizes` are LIGHT, with fewer than the
+# second HEAVY.
+
+# %%
+from helpers.galleries import show_augmentations
+
+run.save_figure(show_augmentations(labelled, seed=settings.seed), "02_augmentation")
+
+# %% [markdown]
+# Could you still name the class of each picture? If not, the level is too strong for this
+# data. For digits or text, mirroring makes wrong images of right ones: there a general
+# recipe fails, and a look shows it.
+#
+# ## 6 · The checklist
+#
+# Before hours are spent on a model: is everything as it should be?
+
+# %%
+from helpers.checklist import run_checklist
+
+checklist = run_checklist(run, table)
+save_json(checklist.to_dict("records"), run.path("checklist"))
+checklist.style.hide(axis="index")
+
+# %% [markdown]
+# `fail` must be mended first. `warn` is for you to judge: in the demo it marks the planted
+# broken files and the imbalance, both meant to be there.
+#
+# If images will be read many times, `cache: true` in the recipe keeps them resized.
+
+# %%
+from helpers.cache import build_cache
+
+if settings.cache:
+    build_cache(table, data_config, run.folder / "images_uint8.npy")
+
+# %% [markdown]
+# Extraction reads each image once, so it does without.
 #
 # ## What we saw
 
@@ -199,7 +283,7 @@ run.finish("02_preprocessing")
 # %% [markdown]
 # ## Try it
 #
-# 1. Check the promise: is there an image that stands in both files of a fold?
+# 1. Check the promise: is there an image, or a group, that stands in both files of a fold?
 # 2. A new run starts at 01. In a terminal: `make run SET="folds=10 run=demo-10"`. How
 #    many images of the smallest class does each fold have now?
 # 3. `make run SET="resize=center run=demo-center"`, and compare the two runs'

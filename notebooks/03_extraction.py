@@ -88,7 +88,7 @@ run = open_run(recipe, overrides)
 # %%
 from helpers.backbones import create_backbone
 
-model, data_config = create_backbone(run.recipe)
+model, data_config = create_backbone(run.recipe, run.measured)
 parameters = sum(p.numel() for p in model.parameters())
 print(f"{run.recipe.backbone}: {parameters / 1e6:.1f} million parameters, all frozen")
 
@@ -165,8 +165,7 @@ run.save_figure(plot_feature_statistics(train, test), "03_features")
 # %% [markdown]
 # The two colours should cover each other. A large second hump on one side would mean that
 # those images come from elsewhere: another camera, another shop, another year. A few
-# images far off deserve a look: the small bar at the left of the second picture is the
-# demo's two all-black files.
+# images far off deserve a look.
 #
 # ## What we saw
 

@@ -131,8 +131,7 @@ from helpers.charts import plot_projection
 run.save_figure(plot_projection(points), "05_tsne")
 
 # %% [markdown]
-# In the demo, zero, six and four stand apart, while eight has no island of its own. Two
-# points that lie alone, exactly on top of each other, are the two all-black files.
+# In the demo, zero, six and four stand apart, while eight has no island of its own.
 #
 # **What may be read from it:** classes that form islands of their own are easy for a
 # classifier; a point deep inside another class's island may be mislabelled, or just odd.

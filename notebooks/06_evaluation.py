@@ -18,7 +18,8 @@
 # # 06 · Evaluate honestly
 #
 # How good is it, how sure are we, where does it fail, and what do the failures look
-# like? Every number here comes from files that the answering model had never seen.
+# like? Every number here comes from images that the answering model had never seen, nor a
+# copy of them.
 #
 # **You need** the probabilities from 04.
 # **You get** scores with intervals, the confusion matrix, the mistakes as pictures,
@@ -106,15 +107,15 @@ scores = {"out-of-fold": score_with_intervals(confusion, **resampling)}
 
 # %% [markdown]
 # The hold-out, locked away since 02, is scored here for the first and only time, by the
-# folds' ensemble.
+# folds' ensemble; so is the data set's own test set, if it has labels.
 
 # %%
 import pandas as pd
 
-holdout = test[test.split == "holdout"]
-if len(holdout):
-    matrix = count_confusion(holdout, classes)
-    scores["hold-out"] = score_with_intervals(matrix, **resampling)
+for part, rows in test[test.label.isin(classes)].groupby("split"):
+    matrix = count_confusion(rows, classes)
+    name = part.replace("holdout", "hold-out")
+    scores[name] = score_with_intervals(matrix, **resampling)
 save_json({name: table.to_dict("index") for name, table in scores.items()},
           run.path("metrics"))
 pd.DataFrame({name: format_scores(table) for name, table in scores.items()})
@@ -130,10 +131,10 @@ from helpers.charts import plot_scores
 run.save_figure(plot_scores(scores), "06_scores")
 
 # %% [markdown]
-# The hold-out is smaller, so its intervals are wider. In the demo it lies lower, but the
-# intervals overlap, so chance is enough to explain it: eight has two images there. A
-# clear gap has three usual causes: choices made by looking at the folds, copies shared
-# between folds, or wrong labels in the hold-out.
+# The hold-out is smaller, so its intervals are wider. In the demo the two overlap, so
+# chance is enough to explain the difference: eight has two images there. A hold-out that
+# lies clearly lower has three usual causes: choices made by looking at the folds, copies
+# shared between folds, or wrong labels in the hold-out.
 #
 # ## 2 · Which class is taken for which?
 #
@@ -150,8 +151,8 @@ run.save_figure(plot_confusion(confusion, classes), "06_confusion")
 # Colours are shares of the true class, so a small class's failures show as well as a
 # large one's. Two classes that are confused in both directions may look alike. In one
 # direction only, ask which of the two the training favours: class weights pull images of
-# large classes towards smaller ones, and in the demo three is taken for one more often
-# than one for three.
+# large classes towards smaller ones, and in the demo more threes are taken for rarer
+# digits than rarer digits for three.
 #
 # ## 3 · Class by class
 #

@@ -131,12 +131,12 @@ def test_results_are_copied_to_drive_once(machine, folders, write_recipe, capsys
     run_setup(drive_folder="suite")
     recipe = write_recipe("tiny", folders, source="folders", run="drive")
     run = open_run(recipe)
-    for name in ("images", "quarantine"):
-        run.path(name).write_text("image_id\n")
+    for path in run.artefacts_of("01_eda"):
+        path.write_text("image_id\n")
     (run.folder / ".images.csv.partial").touch()
     run.finish("01_eda")
     target = machine.drive / "MyDrive/suite/drive"
-    copied = ["images.csv", "quarantine.csv", "settings.json"]
+    copied = sorted(["settings.json", *(p.name for p in run.artefacts_of("01_eda"))])
     assert sorted(p.name for p in target.iterdir()) == copied
     assert colab.copy_results(run.folder) == 0
     run.path("images").write_text("image_id\n1\n")

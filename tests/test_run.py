@@ -87,8 +87,8 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
 
 def test_a_full_disk_stops_an_extraction_before_it_starts(tmp_path):
     said = on_a_full_disk(
-        "from pathlib import Path\nfrom helpers.extraction import _open_partial\n"
-        f"_open_partial(Path({str(tmp_path)!r}, 'features.npy'), (1000, 64), fresh=True)")
+        "from pathlib import Path\nfrom helpers.files import reserve_array\n"
+        f"reserve_array(Path({str(tmp_path)!r}, 'features.npy'), (1000, 64), 'float32')")
     assert "features.npy" in said and "Free some space" in said
     assert not list(tmp_path.iterdir())
 

@@ -1,18 +1,30 @@
-"""Splits: every image in one place, every class in every fold, nothing on both sides."""
+"""Splits: every image in one place, no group torn, classes in their shares."""
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from helpers.errors import SuiteError
-from helpers.splits import assign_splits, encode_labels, save_folds
+from helpers.splits import (
+    assign_splits,
+    check_splits,
+    encode_labels,
+    exclude_leaks,
+    join_groups,
+    save_folds,
+    settle_small_classes,
+)
 
 
 @pytest.fixture
 def table():
     labels = ["a"] * 60 + ["b"] * 25 + ["c"] * 12
+    ids = [str(i) for i in range(107)]
     return pd.DataFrame({
-        "image_id": [str(i) for i in range(107)], "path": [f"{i}.jpg" for i in range(107)],
-        "label": labels + [None] * 10, "split": ["train"] * 97 + ["test"] * 10})
+        "image_id": ids, "path": [f"{i}.jpg" for i in ids], "label": labels + [None] * 10,
+        "split": ["train"] * 97 + ["test"] * 10, "group": range(107), "sha256": ids})
 
 
 @pytest.mark.parametrize("folds", [3, 5, 10])
@@ -26,7 +38,8 @@ def test_every_image_has_one_place(table, folds):
     assert (counts.max(axis=1) - counts.min(axis=1) <= 1).all()
     assert counts.to_numpy().min() >= 1
     held = split[split.split == "holdout"].label.value_counts()
-    assert held.to_dict() == {"a": 9, "b": 4, "c": 2}
+    assert all(abs(held[name] - 0.15 * count) <= 1
+               for name, count in (("a", 60), ("b", 25), ("c", 12)))
 
 
 def test_the_seed_decides(table):
@@ -39,16 +52,89 @@ def test_no_holdout(table):
     assert "holdout" not in set(assign_splits(table, 0, 5, 42).split)
 
 
-def test_a_class_smaller_than_the_folds_is_named(table):
-    with pytest.raises(SuiteError, match=r"too few for 12 folds: 'c' \(10\)"):
-        assign_splits(table, 0.15, 12, 42)
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_group_is_ever_torn(data):
+    """Any classes, any groups, across classes and into the test set, with copies by hash."""
+    count = data.draw(st.integers(30, 120))
+    folds = data.draw(st.integers(3, 10))
+    draw = lambda top: data.draw(st.lists(st.integers(0, top), min_size=count, max_size=count))  # noqa: E731
+    table = pd.DataFrame({
+        "image_id": [str(i) for i in range(count)], "label": [f"c{c}" for c in draw(3)],
+        "split": ["test" if s == 0 else "train" for s in draw(9)], "group": draw(count // 2),
+        "product": [f"p{p}" for p in draw(count)]})
+    table["sha256"] = [f"hash {group}" for group in table.group]
+    holdout = data.draw(st.sampled_from([0, 0.1, 0.3]))
+    joined = exclude_leaks(join_groups(table, "product"), "drop")
+    if not (joined.split == "train").any():
+        return
+    split = assign_splits(joined, holdout, folds, data.draw(st.integers(0, 99)))
+    check_splits(split)
+    side = split.split.where(split.split != "train", split.fold.astype(str))
+    for column in ("group", "sha256", "product"):
+        used = split.split != "excluded"
+        assert side[used].groupby(split[column][used]).nunique().max() == 1
+    assert ((split.fold >= 0) == (split.split == "train")).all()
+    assert len(split) == count and (holdout > 0 or "holdout" not in set(split.split))
+
+
+def test_groups_keep_the_classes_in_their_shares():
+    rng = np.random.default_rng(0)
+    codes = rng.choice(4, 4000, p=[0.5, 0.3, 0.15, 0.05])
+    table = pd.DataFrame({
+        "image_id": [str(i) for i in range(4000)], "label": [f"c{code}" for code in codes],
+        "split": "train", "sha256": range(4000),
+        "group": np.where(rng.random(4000) < 0.5, rng.integers(0, 500, 4000),
+                          np.arange(1000, 5000))})
+    split = assign_splits(table, 0.1, 5, 0)
+    check_splits(split)
+    train = split[split.split == "train"]
+    shares = pd.crosstab(train.label, train.fold, normalize="index")
+    assert shares.sub(0.2).abs().to_numpy().max() < 0.03
+    assert (split.split == "holdout").mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_torn_group_is_noticed(table):
+    split = assign_splits(table, 0.15, 5, 42)
+    check_splits(split)
+    torn = split.assign(group=split.group.where(split.group > 1, 0))
+    torn.loc[[0, 1], "fold"], torn.loc[[0, 1], "split"] = [0, 1], "train"
+    with pytest.raises(SuiteError, match=r"two sides, e\.g\. 0, 1 in fold 0, fold 1"):
+        check_splits(torn)
+
+
+def test_copies_of_test_images_are_left_out_or_admitted(table):
+    table.loc[[3, 100], "group"] = 3
+    dropped = exclude_leaks(table, "drop")
+    assert list(dropped.image_id[dropped.split == "excluded"]) == ["3"]
+    check_splits(assign_splits(dropped, 0.15, 5, 42))
+    kept = assign_splits(exclude_leaks(table, "keep").assign(
+        split=table.split, group=table.group), 0, 5, 42)
+    with pytest.raises(SuiteError, match="two sides"):
+        check_splits(kept)
+    check_splits(kept, "keep")
+
+
+def test_small_classes_are_refused_merged_or_dropped(table, capsys):
+    arguments = (0.15, 13)
+    with pytest.raises(SuiteError, match=r"13 folds and a hold-out: 'c' \(12\)"):
+        settle_small_classes(table, *arguments, "refuse")
+    dropped = settle_small_classes(table, *arguments, "drop")
+    assert set(dropped.label[dropped.split == "train"]) == {"a", "b"}
+    assert "left out: 'c' (12)" in capsys.readouterr().out
+    with pytest.raises(SuiteError, match=r"'other' \(12\)"):
+        settle_small_classes(table, *arguments, "merge")
+    merged = settle_small_classes(table, 0.15, 26, "merge")
+    assert set(merged.label.dropna()) == {"a", "other"}
+    copies = table.assign(group=table.group.where(table.label != "c", 90))
+    with pytest.raises(SuiteError, match=r"'c' \(1\)"):  # twelve copies are one picture
+        settle_small_classes(copies, 0.15, 5, "refuse")
 
 
 def test_fold_tables_share_no_image(table, tmp_path):
-    split = assign_splits(table, 0.15, 5, 42)
     tmp_path = tmp_path / "folds"
-    paths = save_folds(split, tmp_path)
-    assert len(paths) == 10
+    split = assign_splits(table, 0.15, 5, 42)
+    assert len(save_folds(split, tmp_path)) == 10
     judged = []
     for fold in range(5):
         train, test = (pd.read_csv(tmp_path / f"fold_{fold:02d}_{part}.csv", dtype=str)
@@ -60,6 +146,6 @@ def test_fold_tables_share_no_image(table, tmp_path):
 
 
 def test_labels_are_coded_in_natural_order():
-    table = pd.DataFrame({"label": ["10", "9", "b", "a", None]})
+    table = pd.DataFrame({"label": ["10", "9", "b", "a", None], "split": "train"})
     assert list(encode_labels(table)) == ["9", "10", "a", "b"]
     assert list(encode_labels(table, ["b", "unused"])) == ["b", "9", "10", "a"]
