@@ -4,7 +4,7 @@ Importing this package loads nothing heavy; every module imports what it needs. 
 form one line, each importing only from those before it:
 
     errors, files, colab, recipe, run, demo, archives, cifar, layouts, sources, images,
-    inspection, copies, checks, splits, backbones, features, extraction, cache, augmentation,
+    inspection, copies, checks, splits, backbones, features, cache, extraction, augmentation,
     checklist, heads, projection, evaluation, charts, galleries, report
 
 `batch` runs the notebooks headless, `bench` measures, and `publish` puts a run's outputs into

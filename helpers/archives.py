@@ -56,6 +56,9 @@ def unpack_archive(archive: Path) -> Path:
                 for member in tqdm(members, desc=f"unpacking {archive.name}", unit="file",
                                    mininterval=2):
                     _write_member(member, partial / member.name)
+        except (NotImplementedError, RuntimeError) as error:
+            raise SuiteError(f"{show_path(archive)} is packed in a way that cannot be read here "
+                             f"({error}). Pack it anew as .zip or .tar.gz.") from error
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
             raise SuiteError(f"{show_path(archive)} is damaged or no archive ({error}): it was "
                              "perhaps not copied to its end. Get it again.") from error
@@ -86,14 +89,36 @@ def _open_members(archive: Path) -> Iterator[list[Member]]:
                 if info.flag_bits & 1:
                     raise SuiteError(f"{show_path(archive)} is encrypted: unpack it yourself and "
                                      "set `data` to the folder.")
-            yield [Member(i.filename, i.file_size, lambda i=i: opened.open(i)) for i in infos]
+            yield [Member(_clean(i.filename), i.file_size, lambda i=i: opened.open(i))
+                   for i in infos if not _is_litter(i.filename)]
     else:
         with tarfile.open(archive) as opened:
-            infos = [info for info in opened if not info.isdir()]
-            for info in infos:
-                if not info.isreg():
+            infos, unpacked = [], 0
+            for info in opened:  # a bomb is unpacked while it is listed, so count as we go
+                unpacked += info.size
+                if len(infos) > MOST_FILES or unpacked > MOST_BYTES:
+                    raise _too_large(archive, len(infos), unpacked)
+                if not info.isreg() and not info.isdir():
                     raise _unsafe(archive, info.name, "is a link or a device")
-            yield [Member(i.name, i.size, lambda i=i: opened.extractfile(i)) for i in infos]
+                if info.isreg() and not _is_litter(info.name):
+                    infos.append(info)
+            yield [Member(_clean(i.name), i.size, lambda i=i: opened.extractfile(i))
+                   for i in infos]
+
+
+def _clean(name: str) -> str:
+    return name.replace("\\", "/")  # as old Windows programs write it
+
+
+def _is_litter(name: str) -> bool:
+    """Return whether a member is what macOS adds of its own."""
+    path = PurePosixPath(_clean(name))
+    return "__MACOSX" in path.parts or path.name.startswith("._") or path.name == ".DS_Store"
+
+
+def _too_large(archive: Path, files: int, size: int) -> SuiteError:
+    return SuiteError(f"{show_path(archive)} holds {files:,} files of {size / 2**30:,.0f} GiB "
+                      "or more, and that is more than this suite unpacks.")
 
 
 def _unsafe(archive: Path, name: str, why: str) -> SuiteError:
@@ -103,13 +128,13 @@ def _unsafe(archive: Path, name: str, why: str) -> SuiteError:
 
 def _refuse_unsafe(archive: Path, members: list[Member], packed: int) -> None:
     for member in members:
-        path = PurePosixPath(member.name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        path = PurePosixPath(member.name)
+        if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]) or (
+                not path.parts):
             raise _unsafe(archive, member.name, "would be written outside the folder")
     unpacked = sum(member.size for member in members)
     if len(members) > MOST_FILES or unpacked > MOST_BYTES:
-        raise SuiteError(f"{show_path(archive)} holds {len(members):,} files of "
-                         f"{unpacked / 2**30:,.0f} GiB, more than this suite unpacks.")
+        raise _too_large(archive, len(members), unpacked)
     if unpacked > RATIO_FROM and unpacked > MOST_RATIO * packed:
         raise SuiteError(f"{show_path(archive)} would grow from {packed / 2**20:.1f} MiB to "
                          f"{unpacked / 2**20:,.0f} MiB, as archive bombs do. Nothing was "

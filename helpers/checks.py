@@ -38,6 +38,10 @@ def find_faults(images: pd.DataFrame, exact: pd.Series, pairs: pd.DataFrame,
               _judge_copies(images, exact)]
     found += _judge_pairs(images, pairs)
     findings = pd.concat(found, ignore_index=True)
+    unknown = set(recipe.keep_images) - set(images.image_id)
+    if unknown:
+        raise SuiteError(f"recipe '{recipe.name}': `keep_images` names {sorted(unknown)[0]!r}, "
+                         "which is no image id of this data.")
     kept = findings.image_id.isin(recipe.keep_images) & (findings.check != "unreadable")
     aside = findings.check.isin(recipe.quarantine) | (findings.check == "unreadable")
     copied = findings.check.isin(["exact copy", "near copy", "leak"])
@@ -95,20 +99,23 @@ def _judge(rows: pd.DataFrame) -> list[tuple[str, pd.Series, pd.Series | float]]
         ("rotated", rows.rotated.astype(bool), 1.0),
         ("animated", rows.animated.astype(bool), 1.0),
         ("CMYK", rows["mode"] == "CMYK", 1.0),
-        ("16-bit", rows["mode"].str.startswith("I"), 1.0),
+        ("16-bit", rows["mode"].str.match("I|F"), 1.0),
         ("palette", rows["mode"] == "P", 1.0),
     ]
 
 
 def _judge_copies(images: pd.DataFrame, exact: pd.Series):
     """Yield exact copies, those with conflicting labels, and those that leak into the test."""
-    copies = images[exact >= 0]
-    group = exact[exact >= 0]
+    chosen = (exact >= 0) & (images.reason == "")
+    copies, group = images[chosen], exact[chosen]
     ids = images.image_id.to_numpy()[group] if len(group) else []
     notes = pd.Series([f"same file as {name}" for name in ids], copies.index, dtype=object)
-    yield "exact copy", copies, notes
+    # The first of each group is the original; a quarantine of copies leaves it.
+    original = copies.image_id == ids
+    yield "exact copy", copies[~original], notes[~original]
     labels = copies.label.groupby(group).transform("nunique")
-    yield "conflicting labels", copies[labels > 1], notes[labels > 1]
+    clash = (labels > 1) & copies.label.notna() & (copies.split == "train")
+    yield "conflicting labels", copies[clash], notes[clash]
     sides = copies.split.groupby(group).transform("nunique")
     leak = (sides > 1) & (copies.split == "train")
     yield "leak", copies[leak], notes[leak]
@@ -117,13 +124,14 @@ def _judge_copies(images: pd.DataFrame, exact: pd.Series):
 def _judge_pairs(rows: pd.DataFrame, pairs: pd.DataFrame) -> list[pd.DataFrame]:
     near = pairs[pairs["copy"]]
     found = []
-    for one, other in (("first", "second"), ("second", "first")):
+    for one, other in (("second", "first"), ("first", "second")):
         mine, theirs = rows.iloc[near[one]], rows.iloc[near[other]]
         listed = mine[["image_id", "path", "label", "split"]].assign(
             check="near copy", score=1 - near.correlation.to_numpy(),
             note=("near copy of " + theirs.image_id).to_numpy())
         leak = (mine.split.to_numpy() == "train") & (theirs.split.to_numpy() == "test")
-        found += [listed, listed[leak].assign(check="leak")]
+        # The first of a pair is the original, as with exact copies; a leak is one either way.
+        found += [listed[:0] if one == "first" else listed, listed[leak].assign(check="leak")]
     # An image with many copies is one finding, with its closest copy.
     joined = pd.concat(found).sort_values("score", kind="stable")
     return [joined.drop_duplicates(["image_id", "check"]).sort_index()]

@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 COARSE = 16  # pixels a side of the first comparison
 CANDIDATE = 0.75  # its correlation from which a pair is looked at closely
-NEIGHBOURS = 12  # candidates an image
+NEIGHBOURS = 24  # candidates an image
 ROWS_AT_ONCE = 256
 MARGIN = 6  # pixels by which one image may be shifted against the other
 ZOOMS = (0.95, 1.0, 1.05)
-DETAIL = 3.0  # pixels; what is broader is taken away before the second comparison
+DETAIL = (1.0, 3.0)  # pixels; finer and broader things are taken away before that comparison
 FLAT = 4.0  # grey levels of deviation below which a thumbnail shows nothing to compare
 
 
@@ -107,7 +107,8 @@ def correlate(first: np.ndarray, second: np.ndarray, mirrored: bool) -> float:
 
 def _sharpen(thumbnail: np.ndarray) -> np.ndarray:
     values = np.ascontiguousarray(thumbnail, np.float32)
-    return values - cv2.GaussianBlur(values, (0, 0), DETAIL)
+    fine, broad = (cv2.GaussianBlur(values, (0, 0), sigma) for sigma in DETAIL)
+    return fine - broad
 
 
 def group_copies(count: int, exact: pd.Series, pairs: pd.DataFrame) -> np.ndarray:

@@ -10,6 +10,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from helpers.backbones import measure_width
+from helpers.cache import build_cache
 from helpers.errors import SuiteError
 from helpers.features import (
     fingerprint_features,
@@ -19,23 +20,34 @@ from helpers.features import (
     select_rows,
 )
 from helpers.files import load_json, reserve_array, save_array, save_json, show_path
-from helpers.images import UnreadableImageError, create_preprocessing, decode_image
+from helpers.images import (
+    UnreadableImageError,
+    create_normalisation,
+    create_preprocessing,
+    decode_image,
+)
 from helpers.run import Run, describe_versions
 
 SAVE_EVERY_S = 5.0  # a killed run repeats at most this much work
 
 
 class PreparedImages:
-    """A torch dataset: item i is image i, decoded and prepared, (3, H, W) float32."""
+    """A torch dataset: item i is image i, decoded and prepared, (3, H, W) float32.
 
-    def __init__(self, paths: list[str], data_config: dict):
-        self.paths = paths
+    With `cached`, (images, H, W, 3) uint8 as from `build_cache`, nothing is decoded any more.
+    """
+
+    def __init__(self, paths: list[str], data_config: dict, cached=None):
+        self.paths, self.cached = paths, cached
         self.prepare = create_preprocessing(data_config)
+        self.finish = create_normalisation(data_config)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int):
+        if self.cached is not None:
+            return self.finish(np.array(self.cached[index]))
         try:
             return self.prepare(decode_image(self.paths[index]))
         except UnreadableImageError as error:
@@ -61,9 +73,11 @@ def extract_run(run: Run, model, data_config: dict) -> dict:
     for part in ("train", "test"):
         rows = select_rows(table, part)
         prints[part] = fingerprint_features(run, rows, data_config)
+        cached = build_cache(rows, data_config, run.folder / f"{part}_images.npy") if (
+            run.recipe.cache and len(rows)) else None
         rate = extract_features(
             model, data_config, rows.path.tolist(), run.path(f"{part}_features"),
-            prints[part], run.recipe.batch_size, run.recipe.workers)
+            prints[part], run.recipe.batch_size, run.recipe.workers, cached)
         speed[part] = rate or speed.get(part)
     train = select_rows(table, "train")
     codes = train.label.map(mapping).to_numpy(np.int64)
@@ -75,7 +89,8 @@ def extract_run(run: Run, model, data_config: dict) -> dict:
 
 
 def extract_features(model, data_config: dict, paths: list[str], target: Path,
-                     fingerprint: str, batch_size: int, workers: int | None) -> float | None:
+                     fingerprint: str, batch_size: int, workers: int | None,
+                     cached: np.ndarray | None = None) -> float | None:
     """Write the features of `paths` to `target`, row i for image i.
 
     Rows grow in a partial file beside `target`, which takes its name when complete; how far
@@ -108,7 +123,7 @@ def extract_features(model, data_config: dict, paths: list[str], target: Path,
     workers = min(os.cpu_count() or 1, 8) if workers is None else workers
     # Starting processes takes longer than decoding a few batches.
     workers = 0 if len(paths) - done <= 4 * batch_size else workers
-    images = Subset(PreparedImages(paths, data_config), range(done, len(paths)))
+    images = Subset(PreparedImages(paths, data_config, cached), range(done, len(paths)))
     loader = DataLoader(images, batch_size, num_workers=workers,
                         pin_memory=device.type == "cuda")
     row, start = done, time.monotonic()

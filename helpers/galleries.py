@@ -58,6 +58,8 @@ def show_preprocessing(table: pd.DataFrame, data_config: dict, count: int = 6, s
 @styled
 def show_pairs(paths: list[tuple[str, str]], titles: list[str], count: int = 8):
     """The first `count` pairs of paths, one image above the other, a title on top of each."""
+    if not paths:
+        return _say("no pair comes near")
     figure, axes = create_figure(2 * WIDTH / count + 0.5, 2, count, squeeze=False)
     for place in axes.flat:
         place.set_axis_off()
@@ -82,11 +84,14 @@ def show_borderline(images: pd.DataFrame, pairs: pd.DataFrame, count: int = 8):
 @styled
 def show_findings(findings: pd.DataFrame, per_check: int = 8):
     """A row of images for every check that found something it can show, worst first."""
-    shown = findings[findings.check != "unreadable"]
+    unreadable = findings.image_id[findings.check == "unreadable"]
+    shown = findings[~findings.image_id.isin(unreadable)]
     names = list(shown.check.value_counts().index)
-    figure, axes = create_figure(0.8 * max(1, len(names)) + 0.5)
+    if not names:
+        return _say("the checks found nothing to show")
+    figure, axes = create_figure(0.8 * len(names) + 0.5)
     step = THUMBNAIL + 4
-    canvas = np.full((step * max(1, len(names)), step * per_check, 3), 255, np.uint8)
+    canvas = np.full((step * len(names), step * per_check, 3), 255, np.uint8)
     for row, name in enumerate(names):
         worst = shown[shown.check == name].nsmallest(per_check, "score")
         for column, path in enumerate(worst.path):
@@ -144,7 +149,9 @@ def show_augmentations(table: pd.DataFrame, columns: int = 8, seed: int = 0):
 def show_mistakes(mistakes: pd.DataFrame, count: int = 15, columns: int = 5):
     """The first `count` mistakes as pictures: label, answer, confidence if known, and id."""
     shown = mistakes.head(count)
-    rows = max(1, -(-len(shown) // columns))
+    if shown.empty:
+        return _say("not one mistake")
+    rows = -(-len(shown) // columns)
     figure, axes = create_figure(2.35 * rows + 0.1, rows, columns, squeeze=False)
     for place in axes.flat:
         place.set_axis_off()
@@ -158,6 +165,14 @@ def show_mistakes(mistakes: pd.DataFrame, count: int = 15, columns: int = 5):
                         fontsize=11, weight="normal")
         place.text(0.5, -0.02, shorten(mistake.image_id), fontsize=9, ha="center", va="top",
                    color="0.3", transform=place.transAxes)
+    return figure
+
+
+def _say(sentence: str):
+    """A picture of a sentence, where there are no images to show."""
+    figure, axes = create_figure(0.8)
+    axes.text(0, 0.5, sentence, va="center")
+    axes.set_axis_off()
     return figure
 
 

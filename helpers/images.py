@@ -1,5 +1,6 @@
 """Images: one way to decode a file and one way to prepare it, used by every later step."""
 
+import contextlib
 import warnings
 from pathlib import Path
 
@@ -25,8 +26,9 @@ class UnreadableImageError(Exception):
 def decode_image(path: str | Path) -> Image.Image:
     """Decode one file to RGB, uint8, the same everywhere.
 
-    EXIF rotation is applied, transparency laid on white, 16-bit values are scaled (Pillow
-    alone would clip them), palettes and CMYK converted. An animation gives its first frame.
+    EXIF rotation is applied, transparency laid on white, 16-bit and float values are scaled
+    (Pillow alone would clip them), palettes and CMYK converted. An animation gives its first
+    frame.
 
     Raises:
         UnreadableImageError: missing, empty, truncated, no image, or over MAX_PIXELS.
@@ -59,19 +61,23 @@ def describe_file(path: str | Path) -> dict:
     Keys: `format` (Pillow's name), `mode`, `rotated`, `transparent`, `animated`.
     """
     with Image.open(resolve_path(path)) as image:
-        try:
-            rotated = image.getexif().get(0x0112, 1) not in (0, 1)
-        except Exception:  # damaged EXIF is no EXIF
-            rotated = False
-        return {"format": image.format, "mode": image.mode, "rotated": rotated,
-                "transparent": bool(image.has_transparency_data),
-                "animated": getattr(image, "n_frames", 1) > 1}
+        facts = {"format": image.format, "mode": image.mode, "rotated": False,
+                 "transparent": bool(image.has_transparency_data), "animated": False}
+        # Damaged EXIF is no EXIF, and damaged further frames are none.
+        with contextlib.suppress(Exception):
+            facts["rotated"] = image.getexif().get(0x0112, 1) not in (0, 1)
+        with contextlib.suppress(Exception):
+            facts["animated"] = getattr(image, "n_frames", 1) > 1
+        return facts
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image, dtype=np.float64) / 257
-        image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        # 16 bits are scaled by their type, wider numbers by what they hold.
+        most = 65535 if image.mode.startswith("I;16") or values.max() > 255 else (
+            255 if values.max() > 1 else 1)
+        image = Image.fromarray((values * 255 / most).round().clip(0, 255).astype(np.uint8))
     elif image.mode == "P" or image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*PAPER, 255)), image)

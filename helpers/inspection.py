@@ -49,7 +49,7 @@ def inspect_images(table: pd.DataFrame, thumbnails: Path | None = None) -> pd.Da
                 rows.append(facts)
                 bar.update()
             blocks.append(pd.DataFrame(rows))
-    facts = pd.concat(blocks, ignore_index=True).set_index(table.index)
+    facts = pd.concat(blocks, ignore_index=True).set_index(table.index).round(5)
     for column in ("width", "height"):
         facts[column] = facts[column].astype("Int64") if column in facts else pd.NA
     return table.join(facts)

@@ -1,6 +1,8 @@
 """Layouts: one small reader for each way in which images and labels lie on disk."""
 
 import csv
+import posixpath
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +14,10 @@ from helpers.recipe import Recipe
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 SPLITS = {"train": "train", "training": "train", "val": "train", "valid": "train",
           "validation": "train", "test": "test", "testing": "test"}
+# Columns that later steps add; a table's own of the same name are renamed.
+RESERVED = {"image_id", "path", "label", "split", "group", "fold", "bytes", "sha256", "reason",
+            "width", "height", "format", "mode", "rotated", "transparent", "animated", "grey",
+            "prediction", "confidence", "check", "score", "decision", "note"}
 
 
 def read_rakuten(folder: Path) -> pd.DataFrame:
@@ -43,10 +49,13 @@ def read_folders(folder: Path) -> pd.DataFrame:
     Sub-folders belong to their class. Images of `val` join the training images, because the
     folds take its place; those of `test` stay a test set, labelled.
     """
-    above = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-    if above and all(p.name.lower() in SPLITS for p in above):
-        parts = [(p, SPLITS[p.name.lower()]) for p in above]
-        print(f"{show_path(folder)} has its own splits: {', '.join(p.name for p in above)}")
+    above = {p.name.lower(): p for p in _list_folders(folder)}
+    own = {name: path for name, path in above.items() if name in SPLITS}
+    if any(SPLITS[name] == "train" for name in own) and (len(own) > 1 or own == above):
+        parts = [(path, SPLITS[name]) for name, path in own.items()]
+        others = ", ".join(above.keys() - own.keys())
+        print(f"{show_path(folder)} has its own splits: {', '.join(own)}"
+              f"{f'; ignored {others}' if others else ''}")
     else:
         parts = [(folder, "train")]
     rows = [row for place, split in parts for row in _list_classes(folder, place, split)]
@@ -60,11 +69,20 @@ def read_folders(folder: Path) -> pd.DataFrame:
     return table
 
 
+def _list_folders(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.iterdir())
+            if p.is_dir() and not p.name.startswith(".") and p.name != "__MACOSX"]
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
 def _list_classes(folder: Path, place: Path, split: str) -> list[tuple[str, str, str]]:
-    rows, ignored = [], sum(p.suffix.lower() in SUFFIXES for p in place.iterdir() if p.is_file())
-    for name in sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith(".")):
+    rows, ignored = [], sum(_is_image(p) for p in place.iterdir() if p.is_file())
+    for name in _list_folders(place):
         files = sorted(p for p in name.rglob("*") if p.is_file())
-        images = [p for p in files if p.suffix.lower() in SUFFIXES]
+        images = [p for p in files if _is_image(p)]
         ignored += len(files) - len(images)
         if not images:
             print(f"{show_path(name)} holds no images: no class of this name")
@@ -94,18 +112,23 @@ def read_csv(folder: Path, recipe: Recipe) -> pd.DataFrame:
         raise SuiteError(f"{show_path(folder / recipe.csv)}: '{wrong}' in column "
                          f"'{recipe.split_column}' is none of {', '.join(SPLITS)}.")
     base = (folder / recipe.csv).parent
-    names = found[recipe.path_column].str.strip().str.replace("\\", "/")
+    names = found[recipe.path_column].str.strip().str.replace("\\", "/").map(posixpath.normpath)
     table = pd.DataFrame({"image_id": names, "path": _join(base, names),
                           "label": found[recipe.label_column], "split": split})
-    rest = [c for c in found if c not in columns and c not in table]
-    return table.join(found[rest])
+    rest = found.drop(columns=columns).rename(columns=lambda name: (
+        f"csv_{name}" if name in RESERVED else name))
+    renamed = [name for name in rest if name.startswith("csv_") and name[4:] in RESERVED]
+    if renamed:
+        print(f"{recipe.csv}: columns kept as {', '.join(renamed)}, because the suite uses their "
+              "names itself")
+    return table.join(rest)
 
 
 def read_alternating(folder: Path, recipe: Recipe) -> pd.DataFrame:
     """Read a folder in which photos of two kinds alternate, and keep one kind.
 
     `keep` is `even` or `odd` (the position among the image files of `images`, sorted by
-    name, starting at 0) or `column=value` of the CSV.
+    name with 9 before 10, starting at 0) or `column=value` of the CSV.
     """
     table = read_csv(folder, recipe)
     images = next(p for p in (folder / "images", folder) if p.is_dir())
@@ -119,7 +142,7 @@ def read_alternating(folder: Path, recipe: Recipe) -> pd.DataFrame:
                              f"{recipe.csv} has: {', '.join(table.columns)}.")
         kept = table[column].str.strip() == value
     else:
-        files = sorted(p.name for p in images.iterdir() if p.suffix.lower() in SUFFIXES)
+        files = sorted((p.name for p in images.iterdir() if _is_image(p)), key=_natural_key)
         position = {name: place for place, name in enumerate(files)}
         kept = names.map(position) % 2 == (recipe.keep == "odd")
         gone = names[~names.isin(position)]
@@ -128,6 +151,11 @@ def read_alternating(folder: Path, recipe: Recipe) -> pd.DataFrame:
                              f"are not in {show_path(images)}, e.g. {gone.iloc[0]}.")
     print(f"kept {kept.sum()} of {len(table)} images ({recipe.keep}), set the others aside")
     return table[kept].reset_index(drop=True)
+
+
+def _natural_key(name: str) -> list:
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.casefold())
+            for part in re.split(r"(\d+)", name) if part]
 
 
 def _read_csv(path: Path, columns: list[str], index: bool = True,
@@ -141,7 +169,7 @@ def _read_csv(path: Path, columns: list[str], index: bool = True,
         raise SuiteError(f"{show_path(path)} has two columns named '{sorted(twice)[0]}'. Rename "
                          "one of them.")
     try:
-        table = pd.read_csv(path, index_col=0 if index else None, dtype=str, sep=separator,
+        table = pd.read_csv(path, index_col=0 if index else False, dtype=str, sep=separator,
                             encoding=encoding, keep_default_na=False, na_values=[""])
     except (ValueError, pd.errors.ParserError) as error:
         raise SuiteError(f"{show_path(path)} cannot be read as CSV: {error}") from error

@@ -107,8 +107,7 @@ class Recipe(BaseModel):
         "02", "Classes with more training images than the first are augmented LIGHT, with fewer "
         "than the second HEAVY, others MEDIUM (training of networks only).", (3000, 1500))
     cache: bool = _setting(
-        "02", "Keep all images resized as one array of uint8, for whatever reads them often.",
-        False)
+        None, "Keep all images resized as arrays of uint8, for whatever reads them often.", False)
     batch_size: int = _setting(None, "Images per step of the network.", 32, ge=1, le=4096)
     workers: int | None = _setting(
         None, "Processes that decode images; null: one per core, at most 8.", None, ge=0, le=64)

@@ -119,6 +119,8 @@ class Run:
         text = dict.fromkeys(("image_id", "path", "label", "prediction", "reason",
                               "note", "productid"), str)
         # Only an empty field is missing: a class may well be called "NA" or "None".
+        if self.recipe.group_column:
+            text[self.recipe.group_column] = str
         empty = {name: [""] for name in NUMBERS_OR_LABELS}
         return pd.read_csv(self.need(artefact), dtype=text, keep_default_na=False,
                            na_values=empty, low_memory=False)

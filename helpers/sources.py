@@ -5,6 +5,7 @@ Columns: `image_id` (text, unique), `path` (from the suite's root where it lies 
 `test` for the data set's own test images), and whatever the layout knows besides.
 """
 
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -37,7 +38,12 @@ def load_table(recipe: Recipe) -> pd.DataFrame:
         table = read_alternating(folder, recipe)
     else:
         table = read_cifar(folder, recipe.labels)
-    table["label"] = clean_labels(table.label, folder).map(
+    codes = clean_labels(table.label, folder)
+    twice = set(recipe.class_names.values()) & (set(codes.dropna()) - set(recipe.class_names))
+    if twice:
+        raise SuiteError(f"recipe '{recipe.name}': `class_names` calls a code "
+                         f"'{sorted(twice)[0]}', but the data has a class of that name already.")
+    table["label"] = codes.map(
         lambda code: recipe.class_names.get(code, code), na_action="ignore")
     _refuse_ambiguous(table, folder)
     if recipe.group_column and recipe.group_column not in table:
@@ -51,7 +57,12 @@ def load_table(recipe: Recipe) -> pd.DataFrame:
 def find_folder(recipe: Recipe) -> Path:
     """Return the folder that holds the recipe's data, unpacked if it is an archive."""
     data = recipe.data_folder
-    return unpack_archive(data) if data.is_file() and data.name.endswith(ARCHIVES) else data
+    if data.is_file() and data.name.lower().endswith(ARCHIVES):
+        return unpack_archive(data)
+    if not data.is_dir():
+        raise SuiteError(f"{show_path(data)} is neither a folder nor an archive "
+                         f"({', '.join(ARCHIVES)}): put the data there, or set `data`.")
+    return data
 
 
 def clean_labels(labels: pd.Series, folder: Path) -> pd.Series:
@@ -60,7 +71,7 @@ def clean_labels(labels: pd.Series, folder: Path) -> pd.Series:
     Raises:
         SuiteError: two labels differ only by case or by how a number is written.
     """
-    text = labels.map(str, na_action="ignore")
+    text = labels.astype(object).map(str, na_action="ignore").astype("string").astype(object)
     stripped = text.str.strip()
     stripped = stripped.mask(stripped == "")
     spaced = int((stripped.notna() & (stripped != text)).sum())
@@ -83,7 +94,8 @@ def _comparable(name: str) -> str:
 
 
 def _refuse_ambiguous(table: pd.DataFrame, folder: Path) -> None:
-    odd = [path for path in table.path if not path.isprintable()]
+    odd = [path for path in table.path
+           if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in path)]
     if odd:
         raise SuiteError(f"{len(odd)} file names hold characters that are no text, e.g. "
                          f"{odd[0]!r}. Rename them; old archives often need another encoding.")

@@ -1,5 +1,6 @@
 """Splits: class codes, a hold-out that is scored once, and stratified folds of whole groups."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def join_groups(table: pd.DataFrame, column: str | None) -> pd.DataFrame:
     if column is None:
         return table
     copies, _ = pd.factorize(table.group)
-    values, names = pd.factorize(table[column])
+    text = table[column].astype("string").str.strip()
+    values, names = pd.factorize(text.mask(text == ""))
     values = np.where(values < 0, len(names) + np.arange(len(table)), values)
     # Rows are edges between the group of copies and the column's value.
     count = copies.max() + 1
@@ -66,15 +68,20 @@ def settle_small_classes(table: pd.DataFrame, holdout: float, folds: int,
         SuiteError: such a class, and `choice` is `refuse`; or what is merged is still too
             small.
     """
-    least = folds + (holdout > 0)
+    # Enough for one in every fold when the hold-out has its share.
+    least = math.ceil(folds / (1 - holdout)) + (holdout > 0)
     small = _find_small(table, least)
     if small.empty:
-        return table
+        return _require_two(table)
     listed = ", ".join(f"'{name}' ({count})" for name, count in small.head(5).items())
     if choice == "drop":
         print(f"{len(small)} classes are too small for {folds} folds and left out: {listed}")
-        return table.assign(split=table.split.mask(table.label.isin(small.index), "excluded"))
+        return _require_two(table.assign(
+            split=table.split.mask(table.label.isin(small.index), "excluded")))
     if choice == "merge":
+        if OTHER in set(table.label) - set(small.index):
+            raise SuiteError(f"small classes cannot be merged into '{OTHER}': a class has this "
+                             "name. Rename it, or set `small_classes` to `drop`.")
         table = table.assign(label=table.label.mask(table.label.isin(small.index), OTHER))
         print(f"{len(small)} small classes are now one, '{OTHER}': {listed}")
         small = _find_small(table, least)
@@ -86,13 +93,23 @@ def settle_small_classes(table: pd.DataFrame, holdout: float, folds: int,
             f"{' and a hold-out' if holdout > 0 else ''}: {listed}. Lower `folds`, set `holdout` "
             "to 0, add images, or set `small_classes` to `merge` or `drop`."
         )
-    return table
+    return _require_two(table)
 
 
 def _find_small(table: pd.DataFrame, least: int) -> pd.Series:
     train = table[table.split == "train"]
-    counts = train.groupby("label").group.nunique()
+    names = table.label[table.split != "excluded"].dropna().unique()
+    # A class that only the test set has counts 0.
+    counts = train.groupby("label").group.nunique().reindex(names, fill_value=0)
     return counts[counts < least].sort_values()
+
+
+def _require_two(table: pd.DataFrame) -> pd.DataFrame:
+    classes = table.label[table.split == "train"].nunique()
+    if classes < 2:
+        raise SuiteError(f"{classes} classes are left for training, too few to tell anything "
+                         "apart. Lower `folds`, or change `small_classes` or `leaks`.")
+    return table
 
 
 def assign_splits(table: pd.DataFrame, holdout: float, folds: int, seed: int) -> pd.DataFrame:

@@ -203,7 +203,7 @@ save_csv(images, run.path("images"))
 save_csv(findings, run.path("inspection"))
 save_csv(quarantine, run.path("quarantine"))
 save_csv(pairs, run.path("near_copies"))
-mean, std = measure_normalisation(images)
+mean, std = measure_normalisation(used)
 save_json({"mean": mean, "std": std}, run.path("normalisation"))
 
 # %% [markdown]

@@ -252,16 +252,8 @@ checklist.style.hide(axis="index")
 # `fail` must be mended first. `warn` is for you to judge: in the demo it marks the planted
 # broken files and the imbalance, both meant to be there.
 #
-# If images will be read many times, `cache: true` in the recipe keeps them resized.
-
-# %%
-from helpers.cache import build_cache
-
-if settings.cache:
-    build_cache(table, data_config, run.folder / "images_uint8.npy")
-
-# %% [markdown]
-# Extraction reads each image once, so it does without.
+# If images will be read many times, `cache: true` in the recipe has the next notebook
+# keep them resized, after saying how much room that takes.
 #
 # ## What we saw
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,32 @@ def test_the_recipe_decides_what_is_set_aside(demo, recipe, tmp_path):
     reasons = inspect(load_table(other), other, tmp_path)[3].reason
     assert reasons.str.startswith("unreadable").sum() == 7  # nothing can save those
     assert (reasons == "CMYK").sum() == 3 and (reasons == "blank").sum() == 1
+
+
+def test_a_quarantine_of_copies_leaves_the_original(demo, recipe, tmp_path):
+    strict = recipe(demo, quarantine=["exact copy", "near copy"])
+    quarantine = inspect(load_table(strict), strict, tmp_path)[3]
+    faults = pd.read_csv(demo / "planted_faults.csv", dtype=str)
+    copies = set(faults.imageid[faults.fault.str.contains("copy")])
+    black = set(faults.imageid[faults.fault == "all black"])
+    aside = set(quarantine.image_id[~quarantine.reason.str.startswith("unreadable")])
+    assert copies <= aside and len(aside - copies) == 1 and aside - copies <= black
+    with pytest.raises(SuiteError, match="`keep_images` names 'nobody'"):
+        inspect(load_table(strict), recipe(demo, keep_images=["nobody"]), tmp_path)
+
+
+def test_one_file_under_two_labels_is_set_aside_in_training_only(folders, recipe, tmp_path):
+    table = load_table(recipe(folders, source="folders"))
+    first = Path(table.path[0])
+    twins = table[table.label != table.label[0]].index[:2]
+    for index, split in zip(twins, ("train", "test"), strict=True):
+        table.loc[index, "path"] = str(shutil.copy(first, tmp_path / f"{index}.jpg"))
+        table.loc[index, "split"] = split
+    table.loc[twins[1], "label"] = None
+    findings = inspect(table, recipe(folders, source="folders", near_copy=1), tmp_path)[1]
+    clash = findings[findings.check == "conflicting labels"]
+    assert set(clash.image_id) == {table.image_id[0], table.image_id[twins[0]]}
+    assert set(clash.decision) == {"quarantine"}
 
 
 def test_the_measured_normalisation_is_that_of_the_pixels(folders, recipe, tmp_path):
@@ -265,6 +292,9 @@ def test_decoding_is_right_for_every_mode(tmp_path):
     assert np.array_equal(decoded(deep, "deep.png"), expected)
     assert np.array_equal(decoded(grey, "grey.png"), expected)
     assert np.array_equal(decoded(grey.convert("P"), "palette.png"), expected)
+    for values in (ramp.astype(np.int32), ramp.astype(np.int32) * 257,
+                   ramp.astype(np.float32), ramp.astype(np.float32) / 255):
+        assert np.array_equal(decoded(Image.fromarray(values), "wide.tiff"), expected)
     clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
     assert decoded(clear, "clear.png").min() == 255
     cmyk = decoded(grey.convert("RGB").convert("CMYK"), "cmyk.jpg", quality=100)

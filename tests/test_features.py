@@ -1,5 +1,6 @@
 """Backbones and extraction: right weights, right rows, nothing stale, nothing lost."""
 
+import dataclasses
 import pickle
 import signal
 import subprocess
@@ -292,3 +293,14 @@ def test_nan_in_features_is_refused(prepared):
     features.flush()
     with pytest.raises(SuiteError, match="1 feature values are NaN"):
         compare_features(run)
+
+
+def test_features_from_the_cache_are_the_same(prepared, tmp_path):
+    run, model, config = prepared
+    extract_run(run, model, config)
+    plain = np.load(run.path("train_features"))
+    run.path("train_features").unlink()
+    cached = run.recipe.model_copy(update={"cache": True})
+    extract_run(dataclasses.replace(run, recipe=cached), model, config)
+    assert (run.folder / "train_images.npy").exists()
+    assert np.array_equal(np.load(run.path("train_features")), plain)

@@ -49,7 +49,7 @@ def test_settings_belong_to_the_notebook_that_first_reads_them(folders):
     recipe = load_recipe("demo", {"data": str(folders)})
     assert "backbone" not in recipe.settings_until("01")
     assert {"data", "backbone"} <= set(recipe.settings_until("02"))
-    everywhere = {"name", "run", "batch_size", "workers"}  # they change no result
+    everywhere = {"name", "run", "batch_size", "workers", "cache"}  # they change no result
     assert set(recipe.settings_until("06")) == set(Recipe.model_fields) - everywhere
 
 

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import re
 import shutil
 import tarfile
 import zipfile
@@ -158,6 +159,21 @@ def test_a_bomb_is_refused(tmp_path, load, unpacked, monkeypatch):
     assert not list(unpacked.rglob("*.jpg"))
 
 
+def test_what_macos_and_old_windows_put_into_archives(tmp_path, load):
+    path = tmp_path / "photos.zip"
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(stream, "JPEG")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("set/train/a/1.jpg", "set/train/b/2.jpg", "set/test/a/3.jpg",
+                     "set/notes/readme.txt", "__MACOSX/set/train/a/._1.jpg", "set/.DS_Store"):
+            info = zipfile.ZipInfo("placeholder")
+            info.filename = name.replace("/", "\\") if "2" in name else name
+            archive.writestr(info, stream.getvalue())
+    table = load(path, source="folders")
+    assert table.groupby(["split", "label"]).size().to_dict() == {
+        ("test", "a"): 1, ("train", "a"): 1, ("train", "b"): 1}
+
+
 def test_an_archive_that_does_not_fit_is_refused(folders, tmp_path, load, monkeypatch):
     path = zip_of(tmp_path / "digits.zip", folders)
     usage = shutil.disk_usage(tmp_path)
@@ -197,6 +213,21 @@ def test_a_csv_of_any_spreadsheet_is_read(photos, load, text, encoding):
 def test_a_bad_table_says_what_is_wrong(photos, load, text, words):
     with pytest.raises(SuiteError, match=words):
         load(write_table(photos, text), source="csv", csv="table.csv")
+
+
+def test_columns_of_the_suites_own_names_are_kept_under_others(photos, load, capsys):
+    text = GOOD.replace("label", "label,group,width").replace(",x", ",x,7,9").replace(
+        ",y", ",y,8,9")
+    table = load(write_table(photos, text), source="csv", csv="table.csv",
+                 group_column="csv_group")
+    assert list(table.csv_group) == ["7", "8", "7", "8"] and "width" not in table
+    assert "kept as csv_group, csv_width" in capsys.readouterr().out
+
+
+def test_a_separator_at_the_end_of_each_line_does_no_harm(photos, load):
+    text = GOOD.replace("\n", ",\n").replace("label,", "label", 1)
+    table = load(write_table(photos, text), source="csv", csv="table.csv")
+    assert list(table.label) == ["x", "y", "x", "y"]
 
 
 def test_spaces_around_labels_are_taken_away_and_said(photos, load, capsys):
@@ -244,6 +275,16 @@ def alternating(tmp_path) -> Path:
         rows.append(f"{name},{'ab'[number // 6]},{'infrared' if infrared else 'rgb'}")
     (folder / "labels.csv").write_text("image,label,kind\n" + "\n".join(rows) + "\n")
     return folder
+
+
+def test_positions_count_nine_before_ten(alternating, load):
+    for path in sorted((alternating / "images").iterdir(), reverse=True):
+        path.rename(path.with_name(f"{int(path.stem)}.jpg"))
+    (alternating / "images/._1.jpg").touch()
+    text = (alternating / "labels.csv").read_text()
+    (alternating / "labels.csv").write_text(re.sub(r"(?m)^0*(\d+\.jpg)", r"\1", text))
+    table = load(alternating, source="alternating", csv="labels.csv")
+    assert list(table.image_id) == [f"{n}.jpg" for n in range(0, 12, 2)]
 
 
 @pytest.mark.parametrize(("keep", "red"), [("even", 200), ("odd", 0), ("kind=rgb", 200)])

@@ -94,6 +94,22 @@ def test_groups_keep_the_classes_in_their_shares():
     assert (split.split == "holdout").mean() == pytest.approx(0.1, abs=0.01)
 
 
+def test_rows_without_a_value_in_the_group_column_stay_alone(table):
+    patients = ["p1"] * 5 + [""] * 50 + [" "] * 20 + [None] * 32
+    joined = join_groups(table.assign(patient=patients), "patient")
+    assert sorted(joined.group.value_counts())[-2:] == [1, 5]
+
+
+def test_classes_never_vanish_in_silence(table):
+    only_tested = table.assign(label=table.label.fillna("new"))
+    with pytest.raises(SuiteError, match=r"'new' \(0\)"):
+        settle_small_classes(only_tested, 0.15, 5, "refuse")
+    with pytest.raises(SuiteError, match="1 classes are left for training"):
+        settle_small_classes(table, 0, 30, "drop")
+    with pytest.raises(SuiteError, match="a class has this name"):
+        settle_small_classes(table.replace({"label": {"a": "other"}}), 0.15, 13, "merge")
+
+
 def test_a_torn_group_is_noticed(table):
     split = assign_splits(table, 0.15, 5, 42)
     check_splits(split)
