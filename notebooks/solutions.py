@@ -238,9 +238,9 @@ f1 = {"weighted": class_f1(confusion),
 pd.DataFrame({"images": np.bincount(codes)} | f1, classes).round(3)
 
 # %% [markdown]
-# Without weights, small classes lose and large ones gain: weights move mistakes from
-# small classes to large ones. In the demo it is a matter of one image here and there,
-# well within the intervals.
+# Weights are meant to move mistakes from small classes to large ones. In the demo they
+# change an image here and there, in both directions and well within the intervals: such
+# a difference is no reason to prefer one or the other.
 #
 # ## 05 · See the features
 #
