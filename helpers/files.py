@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,13 @@ def show_path(path: str | Path) -> str:
 def resolve_path(path: str | Path) -> Path:
     """Return `path` as an absolute one; a relative path starts at the suite's root."""
     return Path(os.path.abspath(ROOT / Path(path).expanduser()))
+
+
+def natural_key(name: str) -> tuple:
+    """Return a key that sorts names as people do: 9 before 10, numbers before words."""
+    parts = [(0, int(part), "") if part.isdecimal() else (1, 0, part.casefold())
+             for part in re.split(r"(\d+)", name) if part]
+    return parts, name
 
 
 def make_folder(folder: Path) -> Path:

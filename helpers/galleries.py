@@ -11,27 +11,35 @@ THUMBNAIL = 96  # pixels
 MOST_CLASSES = 30  # a taller grid could not be read
 
 
-@styled
 def show_classes(table: pd.DataFrame, per_class: int = 10, seed: int = 0):
     """A row of random images for every class, largest class on top."""
     names = table.label.value_counts().index[:MOST_CLASSES]
-    figure, axes = create_figure(0.78 * len(names) + 0.5)
-    gap = 4
-    step = THUMBNAIL + gap
-    canvas = np.full((step * len(names), step * per_class, 3), 255, np.uint8)
-    for row, name in enumerate(names):
+    rows = {}
+    for name in names:
         members = table[table.label == name]
         chosen = members.sample(min(per_class, len(members)), random_state=seed)
-        for column, path in enumerate(chosen.path):
+        rows[shorten(name)] = chosen.path.tolist()
+    more = table.label.nunique() - len(names)
+    return _show_rows(rows, per_class, "Images of each class" + (
+        f" ({more} smaller classes not shown)" if more else ""))
+
+
+@styled
+def _show_rows(rows: dict[str, list[str]], columns: int, title: str, size: int = 12):
+    """Thumbnails of paths in rows, each row named at its left."""
+    figure, axes = create_figure(0.79 * len(rows) + 0.5)
+    step = THUMBNAIL + 4
+    canvas = np.full((step * len(rows), step * columns, 3), 255, np.uint8)
+    for row, paths in enumerate(rows.values()):
+        for column, path in enumerate(paths[:columns]):
             canvas[row * step : row * step + THUMBNAIL,
                    column * step : column * step + THUMBNAIL] = _thumbnail(path)
     axes.imshow(canvas)
-    axes.set_yticks(np.arange(len(names)) * step + THUMBNAIL / 2, map(shorten, names))
+    axes.set_yticks(np.arange(len(rows)) * step + THUMBNAIL / 2, rows, fontsize=size)
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    more = table.label.nunique() - len(names)
-    axes.set_title(f"Images of each class{f' ({more} smaller classes not shown)' * (more > 0)}")
+    axes.set_title(title)
     return figure
 
 
@@ -81,30 +89,16 @@ def show_borderline(images: pd.DataFrame, pairs: pd.DataFrame, count: int = 8):
                       titles, count)
 
 
-@styled
 def show_findings(findings: pd.DataFrame, per_check: int = 8):
     """A row of images for every check that found something it can show, worst first."""
     unreadable = findings.image_id[findings.check == "unreadable"]
     shown = findings[~findings.image_id.isin(unreadable)]
-    names = list(shown.check.value_counts().index)
-    if not names:
+    rows = {f"{name} ({count})":
+            shown[shown.check == name].nsmallest(per_check, "score").path.tolist()
+            for name, count in shown.check.value_counts().items()}
+    if not rows:
         return _say("the checks found nothing to show")
-    figure, axes = create_figure(0.8 * len(names) + 0.5)
-    step = THUMBNAIL + 4
-    canvas = np.full((step * len(names), step * per_check, 3), 255, np.uint8)
-    for row, name in enumerate(names):
-        worst = shown[shown.check == name].nsmallest(per_check, "score")
-        for column, path in enumerate(worst.path):
-            canvas[row * step : row * step + THUMBNAIL,
-                   column * step : column * step + THUMBNAIL] = _thumbnail(path)
-    axes.imshow(canvas)
-    labels = [f"{name} ({count})" for name, count in shown.check.value_counts().items()]
-    axes.set_yticks(np.arange(len(names)) * step + THUMBNAIL / 2, labels, fontsize=10)
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set_title("What the checks found (images)")
-    return figure
+    return _show_rows(rows, per_check, "What the checks found (images)", size=10)
 
 
 @styled
@@ -168,6 +162,7 @@ def show_mistakes(mistakes: pd.DataFrame, count: int = 15, columns: int = 5):
     return figure
 
 
+@styled
 def _say(sentence: str):
     """A picture of a sentence, where there are no images to show."""
     figure, axes = create_figure(0.8)

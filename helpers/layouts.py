@@ -2,13 +2,12 @@
 
 import csv
 import posixpath
-import re
 from pathlib import Path
 
 import pandas as pd
 
 from helpers.errors import SuiteError
-from helpers.files import show_path
+from helpers.files import natural_key, show_path
 from helpers.recipe import Recipe
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
@@ -142,7 +141,7 @@ def read_alternating(folder: Path, recipe: Recipe) -> pd.DataFrame:
                              f"{recipe.csv} has: {', '.join(table.columns)}.")
         kept = table[column].str.strip() == value
     else:
-        files = sorted((p.name for p in images.iterdir() if _is_image(p)), key=_natural_key)
+        files = sorted((p.name for p in images.iterdir() if _is_image(p)), key=natural_key)
         position = {name: place for place, name in enumerate(files)}
         kept = names.map(position) % 2 == (recipe.keep == "odd")
         gone = names[~names.isin(position)]
@@ -151,11 +150,6 @@ def read_alternating(folder: Path, recipe: Recipe) -> pd.DataFrame:
                              f"are not in {show_path(images)}, e.g. {gone.iloc[0]}.")
     print(f"kept {kept.sum()} of {len(table)} images ({recipe.keep}), set the others aside")
     return table[kept].reset_index(drop=True)
-
-
-def _natural_key(name: str) -> list:
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.casefold())
-            for part in re.split(r"(\d+)", name) if part]
 
 
 def _read_csv(path: Path, columns: list[str], index: bool = True,

@@ -23,6 +23,7 @@ def write_report(run: Run) -> Path:
         "training images, in the folds": metadata["train_samples"],
         "hold-out images, scored once": metadata["holdout_samples"],
         "test images of the data set": metadata["test_samples"],
+        "left out: copies of test images, small classes": metadata["excluded_samples"],
         "images set aside": len(quarantine),
         "classes": metadata["num_classes"],
     }

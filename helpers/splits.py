@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from helpers.errors import SuiteError
-from helpers.files import write_folder
+from helpers.files import natural_key, write_folder
 
 OTHER = "other"  # the class that too small ones are merged into
 
@@ -19,12 +19,8 @@ def encode_labels(table: pd.DataFrame, order: Iterable[str] = ()) -> dict[str, i
     """Return class name -> code 0..n-1: first `order`, then naturally ("9" before "10")."""
     names = set(table.label[table.split != "excluded"].dropna())
     first = [name for name in dict.fromkeys(order) if name in names]
-    rest = sorted(names - set(first), key=_natural_key)
+    rest = sorted(names - set(first), key=natural_key)
     return {name: code for code, name in enumerate(first + rest)}
-
-
-def _natural_key(name: str) -> tuple:
-    return (0, float(name), name) if name.isdecimal() else (1, 0.0, name)
 
 
 def join_groups(table: pd.DataFrame, column: str | None) -> pd.DataFrame:

@@ -70,6 +70,8 @@ def test_the_report_stands_alone(finished):
     macro = load_json(finished.path("metrics"))["out-of-fold"]["macro F1"]["value"]
     assert f"{macro:.3f}" in page
     assert "empty file" in page
+    counts = re.findall(r'<td class="number">(\d+)</td></tr>', page.split("<h2>Scores")[0])
+    assert sum(map(int, counts[:5])) == len(finished.load_table("images"))
 
 
 def test_a_second_run_does_nothing(finished, recipe, capsys):
