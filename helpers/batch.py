@@ -18,12 +18,12 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
 from filelock import FileLock, Timeout
 
 from helpers.backbones import check_backbone, fingerprint_weights
 from helpers.errors import SuiteError
 from helpers.files import ROOT, load_json, make_folder, save_json, show_path
+from helpers.recipe import parse_settings
 from helpers.run import NOTEBOOKS, Run, open_run
 
 FOLDER = ROOT / "notebooks"
@@ -190,20 +190,6 @@ def _execute(name: str, target: Path, recipe: str, overrides: dict) -> None:
     print(f"The notebook with its outputs up to there: {show_path(target)}\n"
           "The same command continues here.", file=sys.stderr)
     sys.exit(1)
-
-
-def parse_settings(pairs: list[str]) -> dict:
-    """Turn `key=value` texts into a dictionary; values are read as YAML."""
-    settings = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise SuiteError(f"--set takes key=value, not '{pair}'.")
-        try:
-            settings[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise SuiteError(f"--set {key}: '{value}' is not a YAML value.") from None
-    return settings
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,7 +4,10 @@ Worth its disk space when images are read many times, as in fine-tuning: decodin
 then happens once, not once an epoch and fold.
 """
 
+import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,8 @@ from tqdm import tqdm
 from helpers.errors import SuiteError
 from helpers.features import fingerprint_images, is_complete, progress_file
 from helpers.files import make_folder, reserve_array, save_json, show_path
-from helpers.images import create_geometry, decode_image
+from helpers.images import describe_preprocessing
+from helpers.pixels import PixelReader
 
 
 def build_cache(table: pd.DataFrame, data_config: dict, target: Path) -> np.ndarray:
@@ -31,9 +35,10 @@ def build_cache(table: pd.DataFrame, data_config: dict, target: Path) -> np.ndar
     """
     _, height, width = data_config["input_size"]
     shape = (len(table), height, width, 3)
-    geometry = {key: data_config[key] for key in
-                ("input_size", "interpolation", "crop_pct", "crop_mode")}
-    fingerprint = fingerprint_images(table, geometry)
+    # Numbers come after the cache: mean, deviation and normalisation do not matter here.
+    pixels = describe_preprocessing(data_config | {"normalisation": "none"})
+    fingerprint = {"images": fingerprint_images(table)} | {
+        key: value for key, value in pixels.items() if key not in ("mean", "std")}
     if not is_complete(target, fingerprint):
         size = int(np.prod(shape)) / 2**20
         free = shutil.disk_usage(make_folder(target.parent)).free / 2**20
@@ -43,12 +48,18 @@ def build_cache(table: pd.DataFrame, data_config: dict, target: Path) -> np.ndar
             raise SuiteError(f"the cache needs {size:,.0f} MiB, {show_path(target.parent)} has "
                              f"{free:,.0f}. Set `cache: false`, or a smaller `image_size`.")
         progress_file(target).unlink(missing_ok=True)
-        resize = create_geometry(data_config)
         partial = target.with_name(f".{target.name}.partial")
         images = reserve_array(partial, shape, np.uint8)
-        for row, path in enumerate(tqdm(table.path, desc="caching", unit="image",
-                                        mininterval=2)):
-            images[row] = np.asarray(resize(decode_image(path)))
+        paths, hashes, local = table.path.tolist(), table.sha256.tolist(), threading.local()
+
+        def fill(row: int) -> None:
+            if not hasattr(local, "reader"):
+                local.reader = PixelReader(data_config)
+            local.reader.read(paths[row], images[row], hashes[row])
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(tqdm(pool.map(fill, range(len(table))), total=len(table), desc="caching",
+                      unit="image", mininterval=2))
         images.flush()
         partial.replace(target)
         save_json({"fingerprint": fingerprint, "rows": len(table), "complete": True},

@@ -1,59 +1,40 @@
-"""Extraction: the frozen backbone's features of every image, written row by row to `.npy`."""
+"""Extraction: the frozen backbone's features of every image of a run, and what is known of them.
 
-import os
-import time
+    python -m helpers.extraction --recipe vehicles --set precision=bf16
+    torchrun --nproc-per-node=2 -m helpers.extraction --recipe vehicles
+
+does what notebook 03 does; torchrun's processes share the images and make the same array.
+"""
+
+import argparse
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from helpers.backbones import measure_width
+from helpers.backbones import create_backbone
 from helpers.cache import build_cache
+from helpers.engines import Engine, create_engine
 from helpers.errors import SuiteError
+from helpers.estimate import estimate_extraction
 from helpers.features import (
     fingerprint_features,
     is_complete,
     load_features,
-    progress_file,
+    load_progress,
     select_rows,
 )
-from helpers.files import load_json, reserve_array, save_array, save_json, show_path
-from helpers.images import (
-    UnreadableImageError,
-    create_normalisation,
-    create_preprocessing,
-    decode_image,
-)
-from helpers.run import Run, describe_versions
+from helpers.files import load_json, save_array, save_json, show_path
+from helpers.images import create_preprocessing, decode_image, fingerprint_preprocessing
+from helpers.processes import RANK, join_processes, wait_for_all
+from helpers.recipe import parse_settings
+from helpers.run import Run, describe_versions, open_run
+from helpers.streaming import ImageRows, stream_features
 
-SAVE_EVERY_S = 5.0  # a killed run repeats at most this much work
-
-
-class PreparedImages:
-    """A torch dataset: item i is image i, decoded and prepared, (3, H, W) float32.
-
-    With `cached`, (images, H, W, 3) uint8 as from `build_cache`, nothing is decoded any more.
-    """
-
-    def __init__(self, paths: list[str], data_config: dict, cached=None):
-        self.paths, self.cached = paths, cached
-        self.prepare = create_preprocessing(data_config)
-        self.finish = create_normalisation(data_config)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int):
-        if self.cached is not None:
-            return self.finish(np.array(self.cached[index]))
-        try:
-            return self.prepare(decode_image(self.paths[index]))
-        except UnreadableImageError as error:
-            # Never a black image in its place: features of nothing look like any others.
-            raise SuiteError(f"{self.paths[index]} cannot be read any more ({error}). "
-                             "Run 01_eda again to set it aside.") from None
+PARTS = ("train", "test")
+FAR = {"float32": 1e-3, "bf16": 0.2, "fp16": 0.1}  # differences that rounding cannot explain
 
 
 def extract_run(run: Run, model, data_config: dict) -> dict:
@@ -66,107 +47,61 @@ def extract_run(run: Run, model, data_config: dict) -> dict:
 
     Returns:
         The metadata.
+
+    Raises:
+        SuiteError: as `stream_features` and `create_engine`.
     """
     table, mapping = run.load_table(), load_json(run.need("label_mapping"))
-    old = load_json(run.path("metadata")) if run.path("metadata").exists() else {}
-    speed, prints = old.get("images_per_second", {}), {}
-    for part in ("train", "test"):
-        rows = select_rows(table, part)
-        prints[part] = fingerprint_features(run, rows, data_config)
-        cached = build_cache(rows, data_config, run.folder / f"{part}_images.npy") if (
-            run.recipe.cache and len(rows)) else None
-        rate = extract_features(
-            model, data_config, rows.path.tolist(), run.path(f"{part}_features"),
-            prints[part], run.recipe.batch_size, run.recipe.workers, cached)
-        speed[part] = rate or speed.get(part)
-    train = select_rows(table, "train")
-    codes = train.label.map(mapping).to_numpy(np.int64)
-    save_array(codes, run.path("train_labels"))
+    rows = {part: select_rows(table, part) for part in PARTS}
+    prints = {part: fingerprint_features(run, rows[part], data_config) for part in PARTS}
+    missing = [part for part in PARTS
+               if not is_complete(run.path(f"{part}_features"), prints[part])]
+    engine = None
+    for part in PARTS:
+        if part not in missing:
+            print(f"{run.path(f'{part}_features').name}: features of {len(rows[part])} images "
+                  "are there already")
+            continue
+        engine = engine or create_engine(model, data_config, run.recipe,
+                                         rows[part].path.tolist() or rows["train"].path.tolist())
+        cached = build_cache(rows[part], data_config, run.folder / f"{part}_images.npy") if (
+            run.recipe.cache and len(rows[part])) else None
+        extract_features(engine, ImageRows(rows[part], data_config, cached),
+                         run.path(f"{part}_features"), prints[part])
+    codes = rows["train"].label.map(mapping).to_numpy(np.int64)
     metadata = describe_features(run, table, codes, mapping, data_config)
-    metadata |= {"images_per_second": speed, "fingerprints": prints}
-    save_json(metadata, run.path("metadata"))
+    if RANK == 0:
+        save_array(codes, run.path("train_labels"))
+        save_json(metadata, run.path("metadata"))
+    wait_for_all()
     return metadata
 
 
-def extract_features(model, data_config: dict, paths: list[str], target: Path,
-                     fingerprint: str, batch_size: int, workers: int | None,
-                     cached: np.ndarray | None = None) -> float | None:
-    """Write the features of `paths` to `target`, row i for image i.
-
-    Rows grow in a partial file beside `target`, which takes its name when complete; how far
-    it is stands in a file next to it. A killed run continues at the last recorded batch and
-    computes the same batches as an uninterrupted one; a complete array with the same
-    fingerprint is kept.
-
-    Returns:
-        Images per second, decoding included; None if there was nothing to do.
-    """
-    import torch
-    from torch.utils.data import DataLoader, Subset
-
-    if is_complete(target, fingerprint):
-        print(f"{target.name}: features of {len(paths)} images are there already")
-        return None
-    partial, progress = target.with_name(f".{target.name}.partial"), progress_file(target)
-    state = load_json(progress) if progress.exists() and partial.exists() else {}
-    same = state.get("fingerprint") == fingerprint and not state.get("complete")
-    done = state["rows"] if same else 0
-    if not done:
-        # From here on nothing vouches for an older array, or for another's partial one.
-        progress.unlink(missing_ok=True)
-    shape = (len(paths), measure_width(model, data_config))
-    features = np.lib.format.open_memmap(partial, mode="r+") if done else reserve_array(
-        partial, shape, np.float32)
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = model.to(device)
-    workers = min(os.cpu_count() or 1, 8) if workers is None else workers
-    # Starting processes takes longer than decoding a few batches.
-    workers = 0 if len(paths) - done <= 4 * batch_size else workers
-    images = Subset(PreparedImages(paths, data_config, cached), range(done, len(paths)))
-    loader = DataLoader(images, batch_size, num_workers=workers,
-                        pin_memory=device.type == "cuda")
-    row, start = done, time.monotonic()
-    last = start
-    with torch.inference_mode(), tqdm(total=len(paths), initial=done, unit="image",
-                                      desc=target.stem, mininterval=2) as bar:
-        for batch in _clear_errors(loader):
-            values = model(batch.to(device, non_blocking=True)).float().cpu().numpy()
-            features[row : row + len(values)] = values
-            row += len(values)
-            bar.update(len(values))
-            if time.monotonic() - last > SAVE_EVERY_S:
-                features.flush()
-                save_json({"fingerprint": fingerprint, "rows": row, "complete": False}, progress)
-                last = time.monotonic()
-    features.flush()
-    os.replace(partial, target)
-    save_json({"fingerprint": fingerprint, "rows": row, "complete": True}, progress)
-    new = len(paths) - done
-    return round(new / (time.monotonic() - start), 1) if new else None
-
-
-def _clear_errors(loader):
-    """Yield the loader's batches; a worker's SuiteError without the worker's stack."""
-    try:
-        yield from loader
-    except SuiteError as error:
-        raise SuiteError(str(error).strip().splitlines()[-1].split("SuiteError: ")[-1]) from None
+def extract_features(engine: Engine, images: ImageRows, target: Path, fingerprint: dict) -> None:
+    """Say what it will take, then write the features of `images` to `target`."""
+    if len(images):
+        estimate_extraction(engine, images)
+    stream_features(engine, images, target, fingerprint)
 
 
 def describe_features(run: Run, table: pd.DataFrame, codes: np.ndarray,
                       mapping: dict[str, int], data_config: dict) -> dict:
-    """Return the metadata of a run's features, under the mission's names."""
-    import torch
+    """Return the metadata of a run's features, under the mission's names.
+
+    `images_per_second` counts decoding, not loading the model; `peak_memory_mb` is that of the
+    whole process; `max_relative_difference` is from eager float32, on the first batch.
+    """
     from sklearn.utils.class_weight import compute_class_weight
 
+    made = [load_progress(run.path(f"{part}_features")) for part in PARTS]
+    seconds = sum(part["seconds"] for part in made)
     weights = compute_class_weight("balanced", classes=np.unique(codes), y=codes)
-    width = np.load(run.path("train_features"), mmap_mode="r").shape[1]
     return {
         "model": run.recipe.backbone,
-        "feature_dim": width,
+        "feature_dim": np.load(run.path("train_features"), mmap_mode="r").shape[1],
         "configuration": run.recipe.model_dump(mode="json"),
         "preprocessing": data_config,
+        "preprocessing_fingerprint": fingerprint_preprocessing(data_config),
         "label_encoder": mapping,
         "class_weights": weights.tolist(),
         "train_samples": int((table.split == "train").sum()),
@@ -176,33 +111,60 @@ def describe_features(run: Run, table: pd.DataFrame, codes: np.ndarray,
         "num_classes": len(mapping),
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": describe_versions(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        **{key: made[0][key] for key in ("engine", "precision", "device", "batch_size",
+                                         "processes")},
+        "images_per_second": round(sum(part["computed"] for part in made) / seconds, 1),
+        "peak_memory_mb": max(part["peak_memory_mb"] for part in made),
+        "max_relative_difference": max(part["max_relative_difference"] for part in made),
         "seed": run.recipe.seed,
     }
 
 
 def check_determinism(run: Run, model, data_config: dict, count: int = 16) -> float:
-    """Compute the first training images' features again and compare them with the file's.
+    """Compute the first training images' features the plain way and compare them with the file.
 
     Returns:
-        The largest difference, relative to the largest feature; 0.0 is the same to the last
-        bit, and other batch sizes or devices give about 1e-6.
+        The largest difference, relative to the largest feature: about 1e-6 in float32, since
+        sums in another order round otherwise, and 1e-2 in bf16.
 
     Raises:
-        SuiteError: over 1e-3, so the file was made in another way than it says.
+        SuiteError: it is larger than rounding explains: the file was made in another way than
+            it says.
     """
     import torch
 
     paths = select_rows(run.load_table(), "train").path[:count].tolist()
-    images = PreparedImages(paths, data_config)
-    batch = torch.stack([images[i] for i in range(len(images))])
+    prepare = create_preprocessing(data_config)
+    batch = torch.stack([prepare(decode_image(path)) for path in paths])
     with torch.inference_mode():
         again = model(batch.to(next(model.parameters()).device)).float().cpu().numpy()
     stored = load_features(run, "train")[:count]
     difference = float(np.abs(again - stored).max() / np.abs(stored).max())
-    if not difference <= 1e-3:
+    if not difference <= FAR[run.recipe.precision]:
         raise SuiteError(
             f"features computed again differ by {difference:.2g} (relative) from those in "
             f"{show_path(run.need('train_features'))}. Delete that file and run 03 again."
         )
     return difference
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Extract the features of a run whose first two notebooks are done; return exit status."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.extraction",
+                                     description="Extract a recipe's features.")
+    parser.add_argument("--recipe", default="demo", help="name under data/, or a YAML file")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+                        help="settings that replace the recipe's")
+    options = parser.parse_args(arguments)
+    with join_processes():
+        try:
+            run = open_run(options.recipe, parse_settings(options.set))
+            extract_run(run, *create_backbone(run.recipe, run.measured))
+        except SuiteError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,6 @@
 """Features: which rows they belong to, whether they still fit, and what is in them."""
 
 import hashlib
-import json
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pandas as pd
 from helpers.backbones import fingerprint_weights, resolve_data_config
 from helpers.errors import SuiteError
 from helpers.files import load_json, show_path
-from helpers.images import DECODING
+from helpers.images import describe_preprocessing
 from helpers.run import Run
 
 
@@ -25,44 +24,75 @@ def select_rows(table: pd.DataFrame, part: str) -> pd.DataFrame:
     return table[table.split.isin(parts)].reset_index(drop=True)
 
 
-def fingerprint_features(run: Run, rows: pd.DataFrame, data_config: dict) -> str:
-    """Return a hash of all that decides the features: pixels, weights, preprocessing."""
-    return fingerprint_images(rows, data_config, run.recipe.backbone,
-                              fingerprint_weights(run.recipe))
+def fingerprint_features(run: Run, rows: pd.DataFrame, data_config: dict) -> dict:
+    """Return all that decides the features of `rows`: images, weights, preprocessing.
+
+    The engine is not among it: engines agree within 1e-5 of the largest feature.
+    """
+    return {
+        "images": fingerprint_images(rows),
+        "backbone": run.recipe.backbone,
+        "weights": fingerprint_weights(run.recipe),
+        "precision": run.recipe.precision,
+        "preprocessing": describe_preprocessing(data_config),
+        "versions": {name: version(name) for name in ("torch", "timm")},
+    }
 
 
-def fingerprint_images(rows: pd.DataFrame, *decisions) -> str:
-    """Return a hash of the images' content and order, the libraries and what else decides."""
-    packages = ("torch", "torchvision", "timm", "pillow")
-    parts = [rows[["image_id", "sha256"]].to_csv(index=False), DECODING,
-             [version(name) for name in packages], decisions]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def fingerprint_images(rows: pd.DataFrame) -> str:
+    """Return how many images there are and a hash of their ids, content and order."""
+    digest = hashlib.sha256()
+    for pair in zip(rows.image_id, rows.sha256, strict=True):
+        digest.update("\0".join(pair).encode() + b"\n")
+    return f"{len(rows)}, {digest.hexdigest()[:16]}"
+
+
+def describe_changes(then: dict, now: dict) -> str:
+    """Say what differs between two fingerprints: "weights random 42 (now random 43)"."""
+    then, now = _flatten(then), _flatten(now)
+    return ", ".join(f"{key} {then.get(key, 'not noted')} (now {value})"
+                     for key, value in now.items() if then.get(key) != value)
+
+
+def _flatten(facts: dict) -> dict:
+    flat = {}
+    for key, value in facts.items():
+        flat |= _flatten(value) if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def load_features(run: Run, part: str) -> np.ndarray:
     """Open `train` or `test` features as a read-only memory map, (images, features) float32.
 
     Raises:
-        SuiteError: they are missing, or were made from other images than the table's.
+        SuiteError: they are missing, unfinished, or were made from other images, weights or
+            with another preprocessing than the run's now; says which.
     """
     path = run.need(f"{part}_features")
-    features = np.load(path, mmap_mode="r", allow_pickle=False)
     rows = select_rows(run.load_table(), part)
     data_config = resolve_data_config(run.recipe, run.measured)
     expected = fingerprint_features(run, rows, data_config)
+    state = load_progress(path)
+    features = np.load(path, mmap_mode="r", allow_pickle=False)
     if not is_complete(path, expected) or len(features) != len(rows):
-        raise SuiteError(
-            f"{show_path(path)} was made from other images, weights or preprocessing than the "
-            "recipe and table.csv name now: run 03_extraction again."
-        )
+        changed = describe_changes(state.get("fingerprint", {}), expected) if state else (
+            f"{show_path(progress_file(path))} is missing, which says from what")
+        raise SuiteError(f"{show_path(path)} was made with other settings or images: {changed}. "
+                         "Run 03_extraction again.")
     return features
 
 
-def is_complete(path: Path, fingerprint: str) -> bool:
+def is_complete(path: Path, fingerprint: dict) -> bool:
     """Return whether an array of features is finished and was made from `fingerprint`."""
+    state = load_progress(path)
+    return path.exists() and state.get("complete", False) and (
+        state.get("fingerprint") == fingerprint)
+
+
+def load_progress(path: Path) -> dict:
+    """Return what stands beside an array on how it was made; empty if nothing does."""
     progress = progress_file(path)
-    state = load_json(progress) if path.exists() and progress.exists() else {}
-    return state.get("complete", False) and state["fingerprint"] == fingerprint
+    return load_json(progress) if progress.exists() else {}
 
 
 def progress_file(path: Path) -> Path:

@@ -1,7 +1,10 @@
 """Images: one way to decode a file and one way to prepare it, used by every later step."""
 
 import contextlib
+import hashlib
+import json
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 PAPER = (255, 255, 255)  # colour behind transparent pixels
 DECODING = 1  # raised when decode_image returns other pixels, so that no old features are kept
 NUMBERS = {"ToTensor", "MaybeToTensor", "PILToTensor", "MaybePILToTensor", "Normalize"}
+_DECODERS = ("pillow", "torchvision", "simplejpeg")
 MAX_PIXELS = 100_000_000  # a larger image is refused: it may be a decompression bomb
 
 
@@ -93,14 +97,21 @@ def create_geometry(data_config: dict):
 
 
 def create_normalisation(data_config: dict):
-    """Return what turns a resized image, (H, W, 3) uint8, into (3, H, W) float32 numbers."""
-    from torchvision.transforms import Compose, Lambda, ToTensor
+    """Return what turns resized pixels, (..., H, W, 3) uint8, into (..., 3, H, W) float32.
 
-    steps = [step for step in _create_transform(data_config).transforms
-             if type(step).__name__ == "Normalize"]
+    The same sums as torchvision's ToTensor and Normalize, in torch operations only, so that it
+    can also be the first step of a network on any device.
+    """
+    import torch
+
     if data_config.get("normalisation") == "zscore":
-        steps = [Lambda(standardise_image)]
-    return Compose([ToTensor(), *steps])
+        return lambda pixels: standardise_image(_scale(pixels))
+    mean, std = (torch.tensor(data_config[key]).view(3, 1, 1) for key in ("mean", "std"))
+    return lambda pixels: (_scale(pixels) - mean.to(pixels.device)) / std.to(pixels.device)
+
+
+def _scale(pixels):
+    return pixels.movedim(-1, -3).float() / 255
 
 
 def create_preprocessing(data_config: dict):
@@ -108,9 +119,28 @@ def create_preprocessing(data_config: dict):
 
     No augmentation: the same for training features, test features and every prediction.
     """
-    from torchvision.transforms import Compose
+    import torch
 
-    return Compose([create_geometry(data_config), create_normalisation(data_config)])
+    resize, normalise = create_geometry(data_config), create_normalisation(data_config)
+    return lambda image: normalise(torch.from_numpy(np.array(resize(image)))).contiguous()
+
+
+def describe_preprocessing(data_config: dict) -> dict:
+    """Return all that decides a prepared image, decoder and versions included, as plain values.
+
+    Two preprocessings are the same if and only if their descriptions are.
+    """
+    names = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
+    facts = {name: data_config.get(name) for name in names}
+    facts["normalisation"] = data_config.get("normalisation", "backbone")
+    facts |= {"decoding": DECODING} | {name: version(name) for name in _DECODERS}
+    return json.loads(json.dumps(facts))  # tuples as lists, as they are read back from a file
+
+
+def fingerprint_preprocessing(data_config: dict) -> str:
+    """Return 16 hexadecimal digits that stand for `describe_preprocessing`."""
+    text = json.dumps(describe_preprocessing(data_config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _create_transform(data_config: dict):
@@ -121,9 +151,9 @@ def _create_transform(data_config: dict):
 
 
 def standardise_image(tensor):
-    """Return a (3, H, W) tensor with mean 0 and deviation 1 in each of its own channels."""
-    return (tensor - tensor.mean((1, 2), keepdim=True)) / tensor.std(
-        (1, 2), keepdim=True).clamp_min(1e-3)
+    """Return (..., 3, H, W) with mean 0 and deviation 1 in each image's own channels."""
+    return (tensor - tensor.mean((-2, -1), keepdim=True)) / tensor.std(
+        (-2, -1), keepdim=True).clamp_min(1e-3)
 
 
 def undo_normalisation(tensor, data_config: dict) -> np.ndarray:

@@ -108,9 +108,25 @@ class Recipe(BaseModel):
         "than the second HEAVY, others MEDIUM (training of networks only).", (3000, 1500))
     cache: bool = _setting(
         None, "Keep all images resized as arrays of uint8, for whatever reads them often.", False)
-    batch_size: int = _setting(None, "Images per step of the network.", 32, ge=1, le=4096)
+    engine: Literal["auto", "torch", "openvino"] = _setting(
+        None, "What computes features: `auto` is torch on a GPU and OpenVINO on a CPU; their "
+        "float32 features agree within 1e-5.", "auto")
+    precision: Literal["float32", "bf16", "fp16"] = _setting(
+        "03", "Of the frozen network's sums. `bf16` and `fp16` are faster where the hardware has "
+        "them, and move features by about 1e-2.", "float32")
+    batch_size: int | None = _setting(
+        None, "Images per step of the network; null: what suits the device and the image size.",
+        None, ge=1, le=4096)
     workers: int | None = _setting(
-        None, "Processes that decode images; null: one per core, at most 8.", None, ge=0, le=64)
+        None, "Threads that decode images, and on a CPU compute features, side by side; null: "
+        "one per core, at most 16 beside a GPU.", None, ge=1, le=256)
+    compare: list[str] = _setting(
+        "07", "Backbones that notebook 07 compares with the recipe's own.",
+        ["resnet18", "resnet50", "resnet101", "efficientnet_b0", "efficientnet_b3",
+         "efficientnet_b7", "vit_base_patch16_224", "densenet121", "mobilenetv3_large_100",
+         "convnext_tiny", "xception41"], min_length=1)
+    compare_images: int = _setting(
+        "07", "Training images that they are compared on, at most.", 1000, ge=30)
 
     # --- head, projection, evaluation
     c_grid: list[Annotated[float, Field(gt=0)]] = _setting(
@@ -237,6 +253,20 @@ def _explain(error: ValidationError, path: Path, overrides: dict) -> str:
                 "Value error, ")
             sentences.append(f"{where}: {key} cannot be {value!r}: {wrong}.")
     return " ".join(dict.fromkeys(sentences))
+
+
+def parse_settings(pairs: list[str]) -> dict:
+    """Turn `key=value` texts of a command line into a dictionary; values are read as YAML."""
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise SuiteError(f"--set takes key=value, not '{pair}'.")
+        try:
+            settings[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise SuiteError(f"--set {key}: '{value}' is not a YAML value.") from None
+    return settings
 
 
 def describe_settings() -> str:

@@ -102,7 +102,7 @@ def test_the_cache_holds_what_the_network_sees(table, config, tmp_path, capsys):
     finish, prepare = create_normalisation(config), create_preprocessing(config)
     for row in (0, 35):
         whole = prepare(decode_image(table.path[row]))
-        assert np.array_equal(finish(np.array(cached[row])), whole)
+        assert np.array_equal(finish(torch.from_numpy(cached[row].copy())), whole)
     written = target.stat().st_mtime_ns
     build_cache(table, config | {"mean": (0.0,) * 3}, target)  # numbers come after the cache
     assert target.stat().st_mtime_ns == written

@@ -1,0 +1,215 @@
+"""Engines: what runs the frozen network, torch or OpenVINO, behind one call.
+
+Both take resized pixels as they are, (batch, H, W, 3) uint8: the normalisation is the network's
+first step, so four times fewer bytes travel and no core is spent on it. On a CPU each worker
+thread computes whole batches on one core, because one core's sums need no waiting for another's.
+"""
+
+import contextlib
+import os
+import queue
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from helpers.errors import SuiteError
+from helpers.images import create_normalisation, create_preprocessing, decode_image
+from helpers.pixels import PixelReader
+from helpers.recipe import Recipe
+
+PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": 256 * 224 * 224}  # what the caches, a GPU like
+MAX_BATCH = {"cpu": 128, "cuda": 1024}
+MAX_WORKERS = 16  # beside a GPU: more threads would only wait for Python's lock
+COMPARED = 32  # images, at most, on which an engine is compared with eager torch
+TOLERANCE = 1e-4  # of an engine's float32 features, relative to the largest one
+
+
+@dataclass
+class Engine:
+    """A frozen network, ready: `compute` takes pixels and may be called from every worker."""
+
+    name: str  # torch or openvino
+    device: str  # cpu, or the GPU's name
+    precision: str  # float32, bf16 or fp16
+    workers: int
+    width: int  # features of an image
+    shape: tuple[int, int, int, int]  # of a batch of pixels: batch, H, W, 3
+    compute: Callable  # (batch, H, W, 3) uint8 to (batch, features) float32
+    difference: float = 0.0  # largest, from eager float32, relative to the largest feature
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a batch."""
+        return self.shape[0]
+
+    def reserve_batch(self) -> np.ndarray:
+        """Return memory for a batch of pixels, pinned where a GPU will fetch it."""
+        if self.device == "cpu":
+            return np.zeros(self.shape, np.uint8)
+        import torch
+
+        return torch.zeros(self.shape, dtype=torch.uint8, pin_memory=True).numpy()
+
+
+def create_engine(model, data_config: dict, recipe: Recipe, paths: list[str]) -> Engine:
+    """Make the engine that the recipe asks for, and compare it with eager float32 torch.
+
+    `auto` is torch on a GPU and OpenVINO on a CPU; a network that OpenVINO cannot take, or
+    computes otherwise than torch, runs on torch, and a line says so.
+
+    Args:
+        model: from `create_backbone`; the engine owns it from here on.
+        paths: images to compare on; the first batch is used.
+
+    Raises:
+        SuiteError: the machine lacks the precision, or OpenVINO is asked for by name and cannot.
+    """
+    import torch
+
+    on_torch = recipe.engine == "torch" or (
+        recipe.engine == "auto" and torch.cuda.is_available())
+    size = choose_batch(recipe, data_config, "cuda" if torch.cuda.is_available() else "cpu")
+    paths = paths[: min(size, COMPARED)]
+    reader = PixelReader(data_config)
+    pixels = np.stack([reader.read(path) for path in paths])
+    # The plain way, by Pillow and torch: decoding and resizing are compared as well.
+    prepare = create_preprocessing(data_config)
+    with torch.inference_mode():
+        exact = model.cpu()(torch.stack([prepare(decode_image(p)) for p in paths])).numpy()
+    if not on_torch:
+        try:
+            return _compare(_create_openvino(model, data_config, recipe, exact.shape[1]),
+                            pixels, exact)
+        except SuiteError as error:
+            if recipe.engine == "openvino" or not isinstance(error, _DiffersError):
+                raise
+            reason = error
+        except Exception as error:  # converting raises whatever an operation stumbles over
+            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+            if recipe.engine == "openvino":
+                raise SuiteError(f"OpenVINO cannot convert {recipe.backbone} ({reason}). Set "
+                                 "`engine: torch`.") from error
+        print(f"torch computes {recipe.backbone}, more slowly: {reason}")
+    return _compare(_create_torch(model, data_config, recipe, exact.shape[1]), pixels, exact)
+
+
+class _DiffersError(SuiteError):
+    pass
+
+
+def _compare(engine: Engine, pixels: np.ndarray, exact: np.ndarray) -> Engine:
+    batch = engine.reserve_batch()
+    batch[: len(pixels)] = pixels
+    found = engine.compute(batch)[: len(pixels)]
+    if not np.isfinite(found).all():
+        raise _DiffersError(f"{engine.name} in {engine.precision} gives features that are no "
+                            "numbers; set `precision: float32`, or look at the `weights`.")
+    largest = float(np.abs(exact).max())
+    engine.difference = float(np.abs(found - exact).max()) / (largest or 1.0)
+    if engine.precision == "float32" and engine.difference > TOLERANCE:
+        raise _DiffersError(f"{engine.name}'s features differ from eager float32 by "
+                            f"{engine.difference:.1g} of the largest one.")
+    return engine
+
+
+def count_workers(recipe: Recipe, cuda: bool) -> int:
+    """Return how many threads work side by side in this process."""
+    if recipe.workers:
+        return recipe.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    # torchrun says how many processes share this machine.
+    share = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return min(share, MAX_WORKERS) if cuda else share
+
+
+def choose_batch(recipe: Recipe, data_config: dict, device: str) -> int:
+    """Return the recipe's batch size, or what suits the device and the images' size."""
+    if recipe.batch_size:
+        return recipe.batch_size
+    _, height, width = data_config["input_size"]
+    return min(MAX_BATCH[device], max(1, round(PIXELS_AT_ONCE[device] / (height * width))))
+
+
+def _describe(recipe: Recipe, data_config: dict, device: str) -> dict:
+    batch = choose_batch(recipe, data_config, device)
+    return {"precision": recipe.precision, "workers": count_workers(recipe, device == "cuda"),
+            "shape": (batch, *data_config["input_size"][1:], 3)}
+
+
+def _create_torch(model, data_config: dict, recipe: Recipe, width: int) -> Engine:
+    import torch
+
+    cuda = torch.cuda.is_available()
+    kind = "cuda" if cuda else "cpu"
+    device = torch.device(kind, int(os.environ.get("LOCAL_RANK", 0)) if cuda else None)
+    model = model.to(device, memory_format=torch.channels_last)
+    normalise = create_normalisation(data_config)
+    dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
+    # A GPU computes one batch at a time, so its memory holds one; decoding goes on meanwhile.
+    turn = threading.Lock() if cuda else contextlib.nullcontext()
+
+    def compute(pixels):
+        # TF32 is not float32, and cuDNN's choice by a race would not resume to the same bytes.
+        with turn, torch.inference_mode(), torch.backends.cudnn.flags(
+                enabled=True, benchmark=False, deterministic=True, allow_tf32=False,
+        ), torch.autocast(kind, dtype, enabled=dtype is not None):
+            batch = torch.from_numpy(pixels).to(device, non_blocking=True)
+            return model(normalise(batch)).float().cpu().numpy()
+
+    return Engine("torch", torch.cuda.get_device_name(device) if cuda else "cpu",
+                  compute=compute, width=width,
+                  **_describe(recipe, data_config, kind))
+
+
+def _create_openvino(model, data_config: dict, recipe: Recipe, width: int) -> Engine:
+    import torch
+
+    # OpenVINO reports its use over the network unless its telemetry package is missing.
+    sys.modules.setdefault("openvino_telemetry", None)
+    import openvino
+    import openvino.properties as properties
+    import openvino.properties.hint as hints
+
+    facts = _describe(recipe, data_config, "cpu")
+    core = openvino.Core()
+    kind, name = {"float32": (openvino.Type.f32, "FP32"), "bf16": (openvino.Type.bf16, "BF16"),
+                  "fp16": (openvino.Type.f16, "FP16")}[recipe.precision]
+    if name not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise SuiteError(f"this machine's processor does not compute in {recipe.precision}: set "
+                         "`precision: float32`.")
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model, self.normalise = model, create_normalisation(data_config)
+
+        def forward(self, pixels):
+            return self.model(self.normalise(pixels))
+
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # tracing warns of every Python number that it fixes
+        graph = openvino.convert_model(
+            Network().eval(), example_input=torch.zeros(facts["shape"], dtype=torch.uint8),
+            input=[(facts["shape"], openvino.Type.u8)])
+    compiled = core.compile_model(graph, "CPU", {
+        properties.inference_num_threads(): facts["workers"],
+        properties.num_streams(): facts["workers"],
+        hints.enable_cpu_pinning(): False,  # the decoding threads move, so must these
+        hints.inference_precision(): kind})
+    requests = queue.SimpleQueue()
+    for _ in range(facts["workers"]):
+        requests.put(compiled.create_infer_request())
+
+    def compute(pixels):
+        request = requests.get()
+        try:
+            request.infer({0: pixels}, share_inputs=True)
+            return request.get_output_tensor().data.astype(np.float32)
+        finally:
+            requests.put(request)
+
+    return Engine("openvino", "cpu", compute=compute, width=width, **facts)

@@ -1,0 +1,214 @@
+"""Streaming: images through an engine into an `.npy`, row by row, resumable, by many at once.
+
+Each worker thread decodes a batch, computes it and writes its rows in place; nothing waits for
+anything else, and no more than a batch a worker is in memory. Beside the growing file lies one
+byte for each batch that is done, so any later run, of one process or of several, continues at
+what is missing. A batch always holds the same images, so its rows are the same bytes whoever
+computes it, and when.
+"""
+
+import os
+import resource
+import sys
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from helpers.engines import Engine
+from helpers.errors import SuiteError
+from helpers.features import describe_changes, load_progress, progress_file
+from helpers.files import reserve_array, save_json, show_path, write_whole
+from helpers.pixels import PixelReader
+from helpers.processes import RANK, WORLD, gather, wait_for_all
+
+SAVE_EVERY_S = 5.0  # a killed run repeats at most this much work
+
+
+class ImageRows:
+    """The images behind an array of features: where each is, and which are the same file.
+
+    Args:
+        rows: with `path`, and `sha256` of the content where files are to be checked and exact
+            copies computed once.
+        cached: (images, H, W, 3) uint8 as from `build_cache`; nothing is decoded any more.
+    """
+
+    def __init__(self, rows: pd.DataFrame, data_config: dict, cached: np.ndarray | None = None):
+        self.paths, self.data_config, self.cached = rows.path.tolist(), data_config, cached
+        self.hashes = rows.sha256.tolist() if "sha256" in rows else [None] * len(rows)
+        codes = pd.factorize(rows.sha256)[0] if "sha256" in rows else np.arange(len(rows))
+        by_file = np.argsort(codes, kind="stable")
+        starts = np.flatnonzero(np.diff(codes[by_file], prepend=-1))
+        self.places = np.split(by_file, starts[1:]) if len(rows) else []
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, reader: PixelReader, number: int, out: np.ndarray) -> None:
+        """Put the pixels of distinct image `number` into `out`."""
+        row = self.places[number][0]
+        if self.cached is not None:
+            out[:] = self.cached[row]
+        else:
+            reader.read(self.paths[row], out, self.hashes[row])
+
+
+def stream_features(engine: Engine, images: ImageRows, target: Path, fingerprint: dict) -> None:
+    """Fill `target`, an `.npy` of (images, features) float32, and write the record beside it.
+
+    Every process of a torchrun takes its share of what is missing; the first one gives the file
+    its name when all are done.
+
+    Raises:
+        SuiteError: an image that cannot be read or has changed, features that are no numbers,
+            a full disk. What was done until then is kept.
+    """
+    job = _Job(engine, images, target, fingerprint)
+    job.prepare()
+    missing = np.flatnonzero(job.marks == 0)
+    wait_for_all()  # nobody marks anything before all have seen what is missing
+    try:
+        job.fill(missing[RANK::WORLD].tolist())
+    finally:
+        job.save()
+        os.close(job.file)
+    job.finish()
+
+
+class _Job:
+    """One array on its way: the growing file, its marks, and the record of how it is made."""
+
+    def __init__(self, engine: Engine, images: ImageRows, target: Path, fingerprint: dict):
+        self.engine, self.images, self.target = engine, images, target
+        self.partial = target.with_name(f".{target.name}.partial")
+        self.marks_file = target.with_name(f".{target.name}.marks")
+        self.how = {"fingerprint": fingerprint, "engine": engine.name, "device": engine.device,
+                    "batch_size": engine.batch_size}
+        self.batches = -(-len(images.places) // engine.batch_size)
+        self.seconds, self.finished, self.local = 0.0, [], threading.local()
+
+    def prepare(self) -> None:
+        """Continue what an earlier run has left of the same features, or start anew."""
+        before = load_progress(self.target)
+        then = {key: before.get(key) for key in self.how}
+        left = self.partial.exists() and self.marks_file.exists()
+        wait_for_all()
+        if then == self.how and left and not before["complete"]:
+            self.seconds = before["seconds"]
+        elif RANK == 0:
+            if before and then != self.how:
+                print(f"{self.target.name} is computed anew: {describe_changes(then, self.how)}")
+            # From here on nothing vouches for an older array, or for another's partial one.
+            progress_file(self.target).unlink(missing_ok=True)
+            reserve_array(self.partial, (len(self.images), self.engine.width), np.float32)
+            with write_whole(self.marks_file) as temporary:
+                temporary.write_bytes(bytes(max(self.batches, 1)))
+            self.record(complete=False)
+        wait_for_all()
+        self.marks = np.memmap(self.marks_file, np.uint8, "r+")[: self.batches]
+        self.offset = np.load(self.partial, mmap_mode="r").offset
+        self.file = os.open(self.partial, os.O_RDWR)
+        self.last = time.monotonic()
+
+    def fill(self, missing: list[int]) -> None:
+        """Compute the missing batches, as many at a time as there are workers."""
+        count, waiting = len(self.images.places), iter(missing)
+        name = f"{self.target.stem} ({WORLD} processes)" if WORLD > 1 else self.target.stem
+        done_before = min(count, int(np.count_nonzero(self.marks)) * self.engine.batch_size)
+        with (_one_thread_each(), ThreadPoolExecutor(self.engine.workers) as pool,
+              tqdm(total=count, initial=done_before, desc=name, unit="image", mininterval=2,
+                   disable=RANK > 0) as bar):
+            running = {pool.submit(self.compute, batch)
+                       for batch in islice(waiting, 2 * self.engine.workers)}
+            try:
+                while running:
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    self.finished += [future.result() for future in done]
+                    running |= {pool.submit(self.compute, batch)
+                                for batch in islice(waiting, len(done))}
+                    images = len(done) * self.engine.batch_size * WORLD
+                    bar.update(min(images, bar.total - bar.n))
+                    if time.monotonic() - self.last > SAVE_EVERY_S:
+                        self.save()
+            finally:
+                for future in running:
+                    future.cancel()
+
+    def compute(self, batch: int) -> int:
+        """Decode, compute and write one batch, in a worker thread; return its number."""
+        if not hasattr(self.local, "pixels"):
+            self.local.pixels = self.engine.reserve_batch()
+            self.local.reader = PixelReader(self.images.data_config)
+        pixels, size = self.local.pixels, self.engine.batch_size
+        numbers = range(batch * size, min((batch + 1) * size, len(self.images.places)))
+        for slot, number in enumerate(numbers):
+            self.images.read(self.local.reader, number, pixels[slot])
+        pixels[len(numbers):] = 0
+        for number, row in zip(numbers, self.engine.compute(pixels), strict=False):
+            places = self.images.places[number]
+            if not np.isfinite(row).all():
+                raise SuiteError(
+                    f"the features of {show_path(self.images.paths[places[0]])} are no numbers: "
+                    "set `precision: float32`, or look at the `weights`.")
+            for place in places:
+                os.pwrite(self.file, row.tobytes(), self.offset + int(place) * row.nbytes)
+        return batch
+
+    def save(self) -> None:
+        """Mark what is finished, once its rows are safely on the disk."""
+        os.fsync(self.file)
+        self.marks[self.finished] = 1
+        self.marks.flush()
+        self.finished, now = [], time.monotonic()
+        self.seconds, self.last = self.seconds + now - self.last, now
+        if RANK == 0:
+            self.record(complete=False)
+
+    def finish(self) -> None:
+        """Give the file its name when every process has done its share."""
+        peaks = gather(measure_peak())
+        if RANK == 0:
+            if not self.marks.all():
+                raise SuiteError(f"{show_path(self.partial)} lacks rows: run again.")
+            self.partial.replace(self.target)
+            self.record(complete=True, rows=len(self.images), computed=len(self.images.places),
+                        processes=WORLD, peak_memory_mb=round(max(peaks)),
+                        precision=self.engine.precision,
+                        max_relative_difference=self.engine.difference)
+            self.marks_file.unlink()
+        wait_for_all()
+
+    def record(self, **facts) -> None:
+        """Write how the array is made and how far it is."""
+        save_json(self.how | {"seconds": round(self.seconds, 2)} | facts,
+                  progress_file(self.target))
+
+
+@contextmanager
+def _one_thread_each():
+    """Keep torch from taking all cores for each worker; they are taken already."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure_peak() -> float:
+    """Return the most memory that this process has held so far, in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the parent's memory in a new process
+        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)
