@@ -59,6 +59,7 @@ def extract_run(run: Run, model, data_config: dict) -> dict:
     engine = None
     for part in PARTS:
         if part not in missing:
+            ImageRows(rows[part], data_config).check()
             print(f"{run.path(f'{part}_features').name}: features of {len(rows[part])} images "
                   "are there already")
             continue

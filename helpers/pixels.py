@@ -52,13 +52,7 @@ class PixelReader:
                 black image in its place: features of nothing look like any others.
         """
         out = np.empty((*self.size, 3), np.uint8) if out is None else out
-        try:
-            content = resolve_path(path).read_bytes()
-        except OSError as error:
-            raise SuiteError(_explain(path, error.strerror or str(error))) from None
-        if sha256 and hashlib.sha256(content).hexdigest() != sha256:
-            raise SuiteError(f"{show_path(path)} has changed since it was inspected: run 01_eda "
-                             "and what follows again.")
+        content = read_file(path, sha256)
         if not self._read_jpeg(content, out):
             try:
                 out[:] = np.asarray(self.geometry(decode_image(path)))
@@ -118,6 +112,22 @@ class PixelReader:
         return buffer[:size].reshape(height, width, 3)
 
 
+def read_file(path: str, sha256: str | None = None) -> bytes:
+    """Return a file's content, if it still hashes to `sha256`.
+
+    Raises:
+        SuiteError: it cannot be read, or has changed since it was inspected.
+    """
+    try:
+        content = resolve_path(path).read_bytes()
+    except OSError as error:
+        raise SuiteError(_explain(path, error.strerror or str(error))) from None
+    if sha256 and hashlib.sha256(content).hexdigest() != sha256:
+        raise SuiteError(f"{show_path(path)} has changed since it was inspected: run 01_eda and "
+                         "what follows again.")
+    return content
+
+
 class _Resize:
     def __init__(self, step):
         self.size = step.size
@@ -153,7 +163,8 @@ def _plan(steps: list) -> tuple[_Resize | None, _CenterCrop | None]:
 
 def _is_rotated(content: bytes) -> bool:
     """Return whether a JPEG file's EXIF or XMP may ask for a rotation."""
-    if b"Exif\0" not in content and b"Orientation" not in content:
+    end = content.find(b"\xff\xda")  # the pixels start here, or a thumbnail's within EXIF
+    if content.find(b"Exif\0", 0, end) < 0 and content.find(b"Orientation", 0, end) < 0:
         return False
     try:
         with Image.open(io.BytesIO(content)) as image:

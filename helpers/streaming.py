@@ -7,14 +7,14 @@ what is missing. A batch always holds the same images, so its rows are the same 
 computes it, and when.
 """
 
+import contextlib
 import os
 import resource
 import sys
 import threading
 import time
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from itertools import islice
+from collections import deque
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,10 @@ from helpers.engines import Engine
 from helpers.errors import SuiteError
 from helpers.features import describe_changes, load_progress, progress_file
 from helpers.files import reserve_array, save_json, show_path, write_whole
-from helpers.pixels import PixelReader
+from helpers.pixels import PixelReader, read_file
 from helpers.processes import RANK, WORLD, gather, wait_for_all
 
+LOOK_EVERY_S = 0.5  # at the progress; more often would cost the workers their cores
 SAVE_EVERY_S = 5.0  # a killed run repeats at most this much work
 
 
@@ -58,6 +59,15 @@ class ImageRows:
             out[:] = self.cached[row]
         else:
             reader.read(self.paths[row], out, self.hashes[row])
+
+    def check(self) -> None:
+        """Raise SuiteError if a file is not the one that was inspected any more.
+
+        For rows that are kept, not computed: those check their files as they read them.
+        """
+        with ThreadPoolExecutor() as pool:
+            for _ in pool.map(read_file, self.paths, self.hashes):
+                pass
 
 
 def stream_features(engine: Engine, images: ImageRows, target: Path, fingerprint: dict) -> None:
@@ -92,7 +102,7 @@ class _Job:
         self.how = {"fingerprint": fingerprint, "engine": engine.name, "device": engine.device,
                     "batch_size": engine.batch_size}
         self.batches = -(-len(images.places) // engine.batch_size)
-        self.seconds, self.finished, self.local = 0.0, [], threading.local()
+        self.seconds, self.computed, self.local = 0.0, [], threading.local()
 
     def prepare(self) -> None:
         """Continue what an earlier run has left of the same features, or start anew."""
@@ -102,6 +112,7 @@ class _Job:
         wait_for_all()
         if then == self.how and left and not before["complete"]:
             self.seconds = before["seconds"]
+            self.images.check()
         elif RANK == 0:
             if before and then != self.how:
                 print(f"{self.target.name} is computed anew: {describe_changes(then, self.how)}")
@@ -119,27 +130,30 @@ class _Job:
 
     def fill(self, missing: list[int]) -> None:
         """Compute the missing batches, as many at a time as there are workers."""
-        count, waiting = len(self.images.places), iter(missing)
+        count, size = len(self.images.places), self.engine.batch_size
+        before = min(count, int(np.count_nonzero(self.marks)) * size)
         name = f"{self.target.stem} ({WORLD} processes)" if WORLD > 1 else self.target.stem
-        done_before = min(count, int(np.count_nonzero(self.marks)) * self.engine.batch_size)
+        waiting = deque(missing)
+
+        def work() -> None:
+            while waiting:
+                with contextlib.suppress(IndexError):  # another worker took the last one
+                    self.computed.append(self.compute(waiting.popleft()))
+
         with (_one_thread_each(), ThreadPoolExecutor(self.engine.workers) as pool,
-              tqdm(total=count, initial=done_before, desc=name, unit="image", mininterval=2,
+              tqdm(total=count, initial=before, desc=name, unit="image",
                    disable=RANK > 0) as bar):
-            running = {pool.submit(self.compute, batch)
-                       for batch in islice(waiting, 2 * self.engine.workers)}
+            running = {pool.submit(work) for _ in range(self.engine.workers)}
             try:
                 while running:
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    self.finished += [future.result() for future in done]
-                    running |= {pool.submit(self.compute, batch)
-                                for batch in islice(waiting, len(done))}
-                    images = len(done) * self.engine.batch_size * WORLD
-                    bar.update(min(images, bar.total - bar.n))
+                    done, running = wait(running, LOOK_EVERY_S, FIRST_EXCEPTION)
+                    bar.update(min(count, before + len(self.computed) * size * WORLD) - bar.n)
+                    for worker in done:
+                        worker.result()
                     if time.monotonic() - self.last > SAVE_EVERY_S:
                         self.save()
             finally:
-                for future in running:
-                    future.cancel()
+                waiting.clear()
 
     def compute(self, batch: int) -> int:
         """Decode, compute and write one batch, in a worker thread; return its number."""
@@ -162,11 +176,11 @@ class _Job:
         return batch
 
     def save(self) -> None:
-        """Mark what is finished, once its rows are safely on the disk."""
+        """Mark what is computed, once its rows are safely on the disk."""
+        computed, now = list(self.computed), time.monotonic()
         os.fsync(self.file)
-        self.marks[self.finished] = 1
+        self.marks[computed] = 1
         self.marks.flush()
-        self.finished, now = [], time.monotonic()
         self.seconds, self.last = self.seconds + now - self.last, now
         if RANK == 0:
             self.record(complete=False)
@@ -191,7 +205,7 @@ class _Job:
                   progress_file(self.target))
 
 
-@contextmanager
+@contextlib.contextmanager
 def _one_thread_each():
     """Keep torch from taking all cores for each worker; they are taken already."""
     import torch

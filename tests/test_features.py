@@ -2,21 +2,23 @@
 
 import dataclasses
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
-from helpers import extraction
+from helpers import extraction, streaming
 from helpers.backbones import check_backbone, create_backbone, resolve_data_config
+from helpers.engines import create_engine
 from helpers.errors import SuiteError
 from helpers.extraction import check_determinism, extract_features, extract_run
 from helpers.features import (
@@ -34,19 +36,26 @@ from helpers.recipe import load_recipe
 from helpers.run import open_run
 from helpers.sources import load_table
 from helpers.splits import assign_splits, encode_labels
+from helpers.streaming import ImageRows
 
 MODEL = "test_efficientnet"
+
+
+def prepare_run(run):
+    """Make the tables that a run's first two notebooks would make."""
+    images = inspect_images(load_table(run.recipe))
+    images["group"] = range(len(images))
+    save_json(encode_labels(images), run.path("label_mapping"))
+    save_csv(assign_splits(images, 0.2, 3, 42), run.path("table"))
+    return run
 
 
 @pytest.fixture
 def prepared(folders, write_recipe, request):
     """A run whose first two notebooks' tables are there, and its backbone."""
     name = request.node.name.split("[")[0]
-    run = open_run(write_recipe("tiny", folders, source="folders", run=name, batch_size=5))
-    images = inspect_images(load_table(run.recipe))
-    images["group"] = range(len(images))
-    save_json(encode_labels(images), run.path("label_mapping"))
-    save_csv(assign_splits(images, 0.2, 3, 42), run.path("table"))
+    run = prepare_run(open_run(write_recipe("tiny", folders, source="folders", run=name,
+                                            batch_size=5)))
     return run, *create_backbone(run.recipe)
 
 
@@ -165,73 +174,224 @@ def test_features_that_are_there_are_kept_until_something_changes(prepared, caps
     assert run.path("train_features").stat().st_mtime_ns == before
     assert "there already" in capsys.readouterr().out
     table = run.load_table()
-    table.loc[table.index[table.split == "train"][0], "sha256"] = "other pixels"
+    table.loc[table.index[table.split == "train"][0], "image_id"] = "another"
     save_csv(table, run.path("table"))
-    with pytest.raises(SuiteError, match="run 03_extraction again"):
+    with pytest.raises(SuiteError, match=r"images 27, \w+ \(now 27, \w+\).*Run 03_extraction"):
         load_features(run, "train")
     extract_run(run, model, config)
+    assert "computed anew: images 27" in capsys.readouterr().out
     assert run.path("train_features").stat().st_mtime_ns != before
 
 
-def test_an_image_that_vanished_stops_the_extraction(prepared):
+@pytest.mark.parametrize(("settings", "named"), [
+    ({"seed": 7}, r"weights random 42 \(now random 7\)"),
+    ({"precision": "bf16"}, r"precision float32 \(now bf16\)"),
+    ({"resize": "center"}, r"crop_pct 1.0 \(now 0.95\), crop_mode squash \(now center\)"),
+    ({"normalisation": "minmax"}, r"mean \[0.485, .* \(now \[0.0, 0.0, 0.0\]\), .*minmax"),
+])
+def test_stale_features_are_refused_by_what_changed(prepared, settings, named):
     run, model, config = prepared
-    paths = select_rows(run.load_table(), "train").path.tolist()
-    target = run.folder / "gone.npy"
-    for workers in (0, 1):
-        with pytest.raises(SuiteError) as error:
-            extract_features(model, config, [*paths[:20], "data/gone.jpg"], target, "print",
-                             batch_size=4, workers=workers)
-        assert str(error.value).startswith("data/gone.jpg cannot be read any more")
-    assert not target.exists()
+    extract_run(run, model, config)
+    other = dataclasses.replace(run, recipe=run.recipe.model_copy(update=settings))
+    with pytest.raises(SuiteError, match=named):
+        load_features(other, "train")
 
 
-def test_killed_and_run_again_the_array_is_byte_equal(prepared, tmp_path):
+def test_features_of_a_file_that_changed_are_not_kept(prepared, rows, tmp_path):
     run, model, config = prepared
-    paths = select_rows(run.load_table(), "train").path.tolist() * 40
+    table = run.load_table()
+    first = table.index[table.split == "train"][0]
+    table.loc[first, "path"] = shutil.copy(table.path[first], tmp_path)
+    save_csv(table, run.path("table"))
+    extract_run(run, model, config)
+    Path(table.path[first]).write_bytes(Path(rows.path[5]).read_bytes())
+    with pytest.raises(SuiteError, match="has changed since it was inspected: run 01_eda"):
+        extract_run(run, model, config)
+
+
+def extract(prepared, rows, target, fingerprint=None, **settings):
+    """Extract `rows` to `target` with a fresh engine, as another run of the same recipe would."""
+    run, model, config = prepared
+    recipe = run.recipe.model_copy(update=settings)
+    engine = create_engine(model, config, recipe, rows.path.tolist())
+    extract_features(engine, ImageRows(rows, config), target, fingerprint or {"all": "same"})
+    return np.load(target)
+
+
+@pytest.fixture
+def rows(prepared):
+    return select_rows(prepared[0].load_table(), "train")
+
+
+def test_an_image_that_cannot_be_read_never_becomes_a_row(prepared, rows, tmp_path):
+    target, bad = tmp_path / "features.npy", tmp_path / "bad.jpg"
+    content = Path(rows.path[20]).read_bytes()
+    for damage, reason in ((None, "No such file"), (content[: len(content) // 2], "truncated"),
+                           (b"", "empty file"), (b"not an image", "not an image")):
+        bad.unlink(missing_ok=True)
+        if damage is not None:
+            bad.write_bytes(damage)
+        spoilt = rows[["path"]].copy()
+        spoilt.loc[20, "path"] = str(bad)
+        with pytest.raises(SuiteError, match=rf"bad\.jpg cannot be read any more \({reason}"):
+            extract(prepared, spoilt, target)
+        assert not target.exists()
+
+
+def test_an_image_that_changed_is_refused(prepared, rows, tmp_path):
+    changed = tmp_path / "changed.jpg"
+    shutil.copy(rows.path[3], changed)
+    rows.loc[20, "path"] = str(changed)
+    with pytest.raises(SuiteError, match=r"changed\.jpg has changed since it was inspected"):
+        extract(prepared, rows, tmp_path / "features.npy")
+
+
+@pytest.mark.parametrize("moment", [1, 5, 12])
+def test_killed_and_run_again_the_array_is_byte_equal(prepared, rows, tmp_path, moment):
+    run = prepared[0]
+    many = pd.concat([rows[["path"]]] * 40, ignore_index=True)
     whole, killed = tmp_path / "whole.npy", tmp_path / "killed.npy"
-    extract_features(model, config, paths, whole, "print", batch_size=8, workers=0)
+    extract(prepared, many, whole)
+    many.to_csv(tmp_path / "many.csv")
     script = textwrap.dedent(f"""
-        import json, pathlib
-        from helpers import extraction
+        import json, os, pathlib, signal
+        import pandas as pd
+        from helpers import streaming
         from helpers.backbones import create_backbone
+        from helpers.engines import create_engine
         from helpers.recipe import Recipe
-        extraction.SAVE_EVERY_S = 0
-        model, config = create_backbone(Recipe(**json.loads({run.recipe.model_dump_json()!r})))
-        extraction.extract_features(model, config, {paths!r}, pathlib.Path({str(killed)!r}),
-                                    "print", batch_size=8, workers=0)
+        recipe = Recipe(**json.loads({run.recipe.model_dump_json()!r}))
+        model, config = create_backbone(recipe)
+        rows = pd.read_csv({str(tmp_path / "many.csv")!r})
+        streaming.SAVE_EVERY_S = streaming.LOOK_EVERY_S = 0
+        engine, saves = create_engine(model, config, recipe, rows.path.tolist()), []
+        save = streaming._Job.save
+        def save_then_die(job):
+            save(job)
+            if job.marks.any():
+                saves.append(job)
+            if len(saves) == {moment}:
+                os.kill(os.getpid(), signal.SIGKILL)
+        streaming._Job.save = save_then_die
+        streaming.stream_features(engine, streaming.ImageRows(rows, config),
+                                  pathlib.Path({str(killed)!r}), {{"all": "same"}})
     """)
-    progress = progress_file(killed)
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
-    while process.poll() is None and not progress.exists():
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert 0 < load_json(progress)["rows"] < len(paths)
-    assert not killed.exists()
-    extract_features(model, config, paths, killed, "print", batch_size=8, workers=0)
+    process = subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    marks = np.fromfile(tmp_path / ".killed.npy.marks", np.uint8)
+    assert 0 < marks.sum() < len(marks) and not killed.exists()
+    done = np.load(tmp_path / ".killed.npy.partial")[: 5 * int(marks[0])].copy()
+    extract(prepared, many, killed)
     assert killed.read_bytes() == whole.read_bytes()
+    assert np.array_equal(done, np.load(whole)[: len(done)])
     left = ["killed.npy", "killed.progress.json", "whole.npy", "whole.progress.json"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == left
+    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".csv") == left
 
 
-def test_progress_of_other_features_is_not_continued(prepared, tmp_path, monkeypatch):
-    """A is interrupted, then B before its first record, then A comes again."""
-    run, model, config = prepared
-    paths = select_rows(run.load_table(), "train").path.tolist()
+def test_a_killed_run_does_not_compute_again_what_is_done(prepared, rows, tmp_path, monkeypatch):
     target = tmp_path / "features.npy"
+    monkeypatch.setattr(streaming, "SAVE_EVERY_S", 0)
+    monkeypatch.setattr(extraction, "estimate_extraction", lambda *_: None)
+    spoilt = rows[["path"]].copy()
+    spoilt.loc[22, "path"] = "data/gone.jpg"
+    with pytest.raises(SuiteError, match="cannot be read any more"):
+        extract(prepared, spoilt, target, workers=1)
+    read, plain = [], ImageRows.read
+    monkeypatch.setattr(ImageRows, "read", lambda self, reader, number, out: (
+        read.append(number), plain(self, reader, number, out)))
+    extract(prepared, rows[["path"]], target, workers=1)
+    assert sorted(read) == list(range(20, 27))  # batches of 5: four were done
 
-    def extract(fingerprint, gone_after, save_every):
-        monkeypatch.setattr(extraction, "SAVE_EVERY_S", save_every)
-        some = paths[:gone_after] + ["data/gone.jpg"] * (len(paths) - gone_after)
-        return extract_features(model, config, some, target, fingerprint, 5, workers=0)
 
-    for fingerprint, gone_after, save_every in (("A", 20, 0), ("B", 5, 1000)):
+def test_progress_of_other_features_is_not_continued(prepared, rows, tmp_path, monkeypatch,
+                                                     capsys):
+    """A is interrupted, then B before its first record, then A comes again."""
+    target, rows = tmp_path / "features.npy", rows[["path"]]
+    monkeypatch.setattr(extraction, "estimate_extraction", lambda *_: None)
+
+    def spoil(first):
+        return rows.assign(path=rows.path.where(rows.index < first, "data/gone.jpg"))
+
+    for fingerprint, first, save_every in (("A", 20, 0), ("B", 5, 1000)):
+        monkeypatch.setattr(streaming, "SAVE_EVERY_S", save_every)
         with pytest.raises(SuiteError, match="cannot be read any more"):
-            extract(fingerprint, gone_after, save_every)
-    assert extract("A", len(paths), 0) > 0
-    features = np.load(target)
-    assert features.shape == (len(paths), model.num_features)
-    assert np.abs(features).sum(axis=1).min() > 0
+            extract(prepared, spoil(first), target, {"weights": fingerprint})
+    features = extract(prepared, rows, target, {"weights": "A"})
+    assert "computed anew: weights B (now A)" in capsys.readouterr().out
+    assert np.array_equal(features, extract(prepared, rows, tmp_path / "other.npy"))
+
+
+def test_exact_copies_are_computed_once(prepared, rows, tmp_path, monkeypatch, capsys):
+    doubled = pd.concat([rows, rows.iloc[::-1]], ignore_index=True)
+    computed, plain = [], ImageRows.read
+    monkeypatch.setattr(extraction, "estimate_extraction", lambda *_: None)
+    monkeypatch.setattr(ImageRows, "read", lambda self, reader, number, out: (
+        computed.append(number), plain(self, reader, number, out)))
+    features = extract(prepared, doubled, tmp_path / "features.npy")
+    assert sorted(computed) == list(range(27))
+    assert np.array_equal(features[27:], features[:27][::-1])
+    assert np.array_equal(features[:27], extract(prepared, rows, tmp_path / "plain.npy"))
+
+
+@pytest.mark.parametrize("backbone", [MODEL, "test_resnet", "test_vit", "test_convnext"])
+def test_the_engines_agree(prepared, rows, tmp_path, backbone):
+    run, *_ = prepared
+    recipe = run.recipe.model_copy(update={"backbone": backbone})
+    found = {}
+    for engine in ("torch", "openvino"):
+        model, config = create_backbone(recipe)
+        found[engine] = extract((run, model, config), rows, tmp_path / f"{engine}.npy",
+                                engine=engine, backbone=backbone)
+    difference = np.abs(found["torch"] - found["openvino"]).max()
+    assert difference <= 1e-5 * np.abs(found["torch"]).max()
+    record = load_json(progress_file(tmp_path / "openvino.npy"))
+    assert record["engine"] == "openvino" and 0 < record["max_relative_difference"] <= 1e-5
+
+
+def test_bf16_is_declared_and_close(prepared, rows, tmp_path):
+    run, model, config = prepared
+    exact = extract(prepared, rows, tmp_path / "exact.npy")
+    try:
+        rough = extract((run, model, config), rows, tmp_path / "rough.npy", precision="bf16")
+    except SuiteError as error:
+        assert "does not compute in bf16: set `precision: float32`" in str(error)
+        return
+    cosine = (exact * rough).sum(axis=1) / (
+        np.linalg.norm(exact, axis=1) * np.linalg.norm(rough, axis=1))
+    assert not np.array_equal(exact, rough) and np.median(cosine) > 0.999
+    assert load_json(progress_file(tmp_path / "rough.npy"))["precision"] == "bf16"
+
+
+def test_a_network_that_openvino_cannot_take_runs_on_torch(prepared, rows, capsys):
+    run, _, config = prepared
+    paths = rows.path.tolist()
+
+    class Awkward(torch.nn.Module):
+        def forward(self, images):
+            return torch.linalg.svdvals(images[:, :, :8, :8]).flatten(1)
+
+    engine = create_engine(Awkward(), config, run.recipe, paths)
+    assert engine.name == "torch"
+    assert "torch computes test_efficientnet" in capsys.readouterr().out
+    with pytest.raises(SuiteError, match="Set `engine: torch`"):
+        create_engine(Awkward(), config, run.recipe.model_copy(update={"engine": "openvino"}),
+                      paths)
+
+
+def test_two_processes_make_the_array_of_one(folders, write_recipe, tmp_path):
+    """27 and 9 images in batches of 2: 14 and 5 batches, so neither divides by two."""
+    recipe = write_recipe("tiny", folders, source="folders", batch_size=2, workers=1)
+    arrays = {}
+    for count in (1, 2):
+        run = prepare_run(open_run(recipe, {"run": f"processes-{count}"}))
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        subprocess.run([sys.executable, *(launcher if count == 2 else []),
+                        "-m", "helpers.extraction", "--recipe", recipe,
+                        "--set", f"run=processes-{count}"], check=True, capture_output=True)
+        assert load_json(run.path("metadata"))["processes"] == count
+        arrays[count] = [run.path(f"{part}_features").read_bytes() for part in ("train", "test")]
+        assert len(load_features(run, "train")) == 27
+    assert arrays[1] == arrays[2]
 
 
 def test_the_finished_half_survives_an_interruption(prepared):

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import timm
+import torch
 
 from helpers.augmentation import LEVELS, choose_levels, create_group, create_level
 from helpers.backbones import normalise_config, resolve_data_config
