@@ -3,9 +3,10 @@
 Importing this package loads nothing heavy; every module imports what it needs. The modules
 form one line, each importing only from those before it:
 
-    errors, files, colab, recipe, run, demo, archives, cifar, layouts, sources, images,
-    inspection, copies, checks, splits, backbones, features, cache, extraction, augmentation,
-    checklist, heads, projection, evaluation, charts, galleries, report
+    errors, files, colab, recipe, run, demo, archives, cifar, layouts, sources, images, pixels,
+    inspection, copies, checks, splits, backbones, features, cache, processes, engines,
+    streaming, estimate, extraction, augmentation, checklist, heads, projection, evaluation,
+    comparison, charts, galleries, report
 
 `batch` runs the notebooks headless, `bench` measures, and `publish` puts a run's outputs into
 the notebooks that are committed.

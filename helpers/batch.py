@@ -24,7 +24,7 @@ from helpers.backbones import check_backbone, fingerprint_weights
 from helpers.errors import SuiteError
 from helpers.files import ROOT, load_json, make_folder, save_json, show_path
 from helpers.recipe import parse_settings
-from helpers.run import NOTEBOOKS, Run, open_run
+from helpers.run import MAIN_LINE, NOTEBOOKS, Run, open_run
 
 FOLDER = ROOT / "notebooks"
 
@@ -36,7 +36,7 @@ def run_notebooks(recipe: str, overrides: dict | None = None, first: str | None 
     Args:
         recipe, overrides: as in `open_run`.
         first: number of a notebook ("03") to run again from, done or not.
-        last: number of the last notebook to run.
+        last: number of the last notebook to run; by default the main line's, or `first`.
         limit_s: seconds that one notebook may take.
 
     Raises:
@@ -93,7 +93,8 @@ def _choose(first: str | None, last: str | None) -> list[str]:
     for number in (first, last):
         if number is not None and number not in numbers:
             raise SuiteError(f"there is no notebook '{number}'; they are {', '.join(numbers)}.")
-    chosen = [n for n in NOTEBOOKS if (first or "00") <= n[:2] <= (last or "99")]
+    last = last or max(first or "", MAIN_LINE[-1][:2])
+    chosen = [n for n in NOTEBOOKS if (first or "00") <= n[:2] <= last]
     if not chosen:
         raise SuiteError(f"no notebook lies from {first} until {last}.")
     return chosen
@@ -201,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
                         help="settings that replace the recipe's")
     parser.add_argument("--from", dest="first", metavar="NN",
                         help="run again from this notebook on, done or not")
-    parser.add_argument("--until", dest="last", metavar="NN", help="stop after this notebook")
+    parser.add_argument("--until", dest="last", metavar="NN", help="stop after this notebook (default: 06, or --from)")
     parser.add_argument("--time-limit", type=float, default=720, metavar="MINUTES",
                         help="for each notebook (default: 720)")
     options = parser.parse_args(arguments)

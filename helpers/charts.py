@@ -209,3 +209,27 @@ def _colour(position: int) -> str:
 def _marker(position: int) -> str:
     cycle = len(mpl.rcParams["axes.prop_cycle"])
     return MARKERS[position // cycle % len(MARKERS)]
+
+
+@styled
+def plot_backbones(table: pd.DataFrame):
+    """Score with its interval against speed, a point a backbone; filled if pretrained.
+
+    Args:
+        table: from `compare_backbones`; rows without a score are left out.
+    """
+    scored = table.dropna(subset=["macro F1"])
+    figure, axes = create_figure(5.4)
+    for name, row in scored.iterrows():
+        colour = _colour(list(table.index).index(name))
+        error = [[row["macro F1"] - row.low], [row.high - row["macro F1"]]]
+        axes.errorbar(row.images_per_second, row["macro F1"], error, fmt="o", markersize=8,
+                      color=colour, capsize=3, alpha=0.9,
+                      markerfacecolor="white" if row.weights == "random" else colour)
+        axes.annotate(name, (row.images_per_second, row["macro F1"]), (7, 5), fontsize=9,
+                      textcoords="offset points")
+    axes.set(xscale="log", xlabel="images a second, decoding included (right is cheaper)",
+             ylabel="out-of-fold macro F1", title="Score against cost (hollow: random weights)")
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.margins(x=0.18)
+    return figure

@@ -108,10 +108,10 @@ def predict_ensemble(heads: dict[str, np.ndarray], features: np.ndarray) -> np.n
     return np.mean([predict_head(w, b, features) for w, b in pairs], axis=0)
 
 
-def save_heads(heads: dict[str, np.ndarray], path: Path) -> None:
-    """Write the heads as `.npz`, arrays only."""
+def save_heads(heads: dict[str, np.ndarray], path: Path, preprocessing: str) -> None:
+    """Write the heads as `.npz`, arrays only, with the fingerprint of their preprocessing."""
     with write_whole(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **heads)
+        np.savez(stream, **heads, preprocessing=np.array(preprocessing))
 
 
 def tabulate_probabilities(rows: pd.DataFrame, probabilities: np.ndarray,

@@ -25,7 +25,8 @@ from helpers.recipe import Recipe, load_recipe
 OUTPUTS = resolve_path(os.environ.get("SUITE_OUTPUTS", ROOT / "outputs"))
 
 NOTEBOOKS = ("01_eda", "02_preprocessing", "03_extraction", "04_training", "05_tsne",
-             "06_evaluation")
+             "06_evaluation", "07_backbones")
+MAIN_LINE = NOTEBOOKS[:6]  # what `make run` runs; the others are asked for by number
 
 # Artefact -> (file, the notebook that makes it). File names are the ones of the mission.
 ARTEFACTS = {
@@ -52,6 +53,7 @@ ARTEFACTS = {
     "mistakes": ("mistakes.csv", "06_evaluation"),
     "predictions": ("predictions.csv", "06_evaluation"),
     "report": ("report.html", "06_evaluation"),
+    "backbones": ("backbones.csv", "07_backbones"),
 }
 
 # Columns in which an empty field means that there is nothing; elsewhere it is an empty text.
@@ -60,7 +62,8 @@ NUMBERS_OR_LABELS = (
     "blurriness_grayscale_std", *(f"brightness_perc_{p}" for p in (1, 5, 10, 15, 90, 95, 99)),
     *(f"{what}_{channel}" for what in ("mean", "square") for channel in "rgb"))
 
-_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "pillow")
+_PACKAGES = ("torch", "torchvision", "timm", "openvino", "numpy", "pandas", "scikit-learn",
+             "pillow", "simplejpeg")
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ from helpers.heads import save_heads, train_folds
 
 probabilities, heads, scores = train_folds(
     features, codes, rows.fold.to_numpy(), metadata["class_weights"], run.recipe.c_grid)
-save_heads(heads, run.path("head"))
+save_heads(heads, run.path("head"), metadata["preprocessing_fingerprint"])
 
 # %% [markdown]
 # Each line below is one fold: its inner fold's *macro F1* (a score in which each class

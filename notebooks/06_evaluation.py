@@ -245,7 +245,8 @@ print(f"- {len(mistakes)} mistakes, {(mistakes.confidence > 0.9).sum()} of them 
       "with more than 90 % confidence")
 
 # %% [markdown]
-# The last cell lists what was saved. This was the last notebook of the main line.
+# The last cell lists what was saved. This ends the main line; the next notebook asks
+# whether another backbone would have done better, or the same for less.
 
 # %%
 run.finish("06_evaluation")
@@ -260,5 +261,5 @@ run.finish("06_evaluation")
 # 3. What would accuracy and macro F1 be for a model that always answers with the
 #    largest class?
 #
-# Solutions are in [solutions.ipynb](solutions.ipynb). Back to the start:
-# [01 · Look at the data first](01_eda.ipynb).
+# Solutions are in [solutions.ipynb](solutions.ipynb). Next:
+# [07 · Compare backbones](07_backbones.ipynb).

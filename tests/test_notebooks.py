@@ -67,7 +67,7 @@ def test_a_notebook_has_its_shape(name):
     number = NOTEBOOKS.index(name)
     for part in (f"# {name[:2]} · ", "**You need**", "**You get**", "| step |", "## Setup",
                  "## Parameters", "## What we saw", "## Try it", "(solutions.ipynb)",
-                 f"({NOTEBOOKS[(number + 1) % 6]}.ipynb)"):
+                 f"({NOTEBOOKS[(number + 1) % len(NOTEBOOKS)]}.ipynb)"):
         assert part in prose, part
     assert f'run.finish("{name}")' in cells_of(name, "code")[-1].source
 
