@@ -202,7 +202,8 @@ def main(arguments: list[str] | None = None) -> int:
                         help="settings that replace the recipe's")
     parser.add_argument("--from", dest="first", metavar="NN",
                         help="run again from this notebook on, done or not")
-    parser.add_argument("--until", dest="last", metavar="NN", help="stop after this notebook (default: 06, or --from)")
+    parser.add_argument("--until", dest="last", metavar="NN",
+                        help="stop after this notebook (default: 06, or that of --from)")
     parser.add_argument("--time-limit", type=float, default=720, metavar="MINUTES",
                         help="for each notebook (default: 720)")
     options = parser.parse_args(arguments)

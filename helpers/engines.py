@@ -25,6 +25,7 @@ PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": 256 * 224 * 224}  # what the cac
 MAX_BATCH = {"cpu": 128, "cuda": 1024}
 MAX_WORKERS = 16  # beside a GPU: more threads would only wait for Python's lock
 COMPARED = 32  # images, at most, on which an engine is compared with eager torch
+COPIES = 512 * 2**20  # bytes of weights, at most, that a copy for each worker may take
 TOLERANCE = 1e-4  # of an engine's float32 features, relative to the largest one
 
 
@@ -197,14 +198,19 @@ def _create_openvino(model, data_config: dict, recipe: Recipe, width: int) -> En
         one = torch.zeros(1, *facts["shape"][1:], dtype=torch.uint8)
         traced = torch.jit.trace(Network().eval(), one, check_trace=False)
         graph = openvino.convert_model(traced, input=[(facts["shape"], openvino.Type.u8)])
-    compiled = core.compile_model(graph, "CPU", {
-        properties.inference_num_threads(): facts["workers"],
-        properties.num_streams(): facts["workers"],
-        hints.enable_cpu_pinning(): False,  # the decoding threads move, so must these
-        hints.inference_precision(): kind})
+    # A copy of the network for each worker computes in the worker's own thread, which saves
+    # handing every batch to another; a large network is shared instead.
+    workers = facts["workers"]
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    copies = workers if workers * weights <= COPIES else 1
+    options = {properties.inference_num_threads(): workers // copies,
+               properties.num_streams(): 0 if copies == workers else workers,
+               hints.enable_cpu_pinning(): False,  # decoding threads move, so must these
+               hints.inference_precision(): kind}
+    compiled = [core.compile_model(graph, "CPU", options) for _ in range(copies)]
     requests = queue.SimpleQueue()
-    for _ in range(facts["workers"]):
-        requests.put(compiled.create_infer_request())
+    for worker in range(workers):
+        requests.put(compiled[worker % copies].create_infer_request())
 
     def compute(pixels):
         request = requests.get()

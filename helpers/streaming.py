@@ -165,14 +165,14 @@ class _Job:
         for slot, number in enumerate(numbers):
             self.images.read(self.local.reader, number, pixels[slot])
         pixels[len(numbers):] = 0
-        for number, row in zip(numbers, self.engine.compute(pixels), strict=False):
-            places = self.images.places[number]
-            if not np.isfinite(row).all():
-                raise SuiteError(
-                    f"the features of {show_path(self.images.paths[places[0]])} are no numbers: "
-                    "set `precision: float32`, or look at the `weights`.")
-            for place in places:
-                os.pwrite(self.file, row.tobytes(), self.offset + int(place) * row.nbytes)
+        values = self.engine.compute(pixels)[: len(numbers)]
+        if not np.isfinite(values).all():
+            row = self.images.places[numbers[int(np.argmin(np.isfinite(values).all(axis=1)))]][0]
+            raise SuiteError(f"the features of {show_path(self.images.paths[row])} are no "
+                             "numbers: set `precision: float32`, or look at the `weights`.")
+        for number, value in zip(numbers, values, strict=True):
+            for row in self.images.places[number]:
+                os.pwrite(self.file, value, self.offset + int(row) * value.nbytes)
         return batch
 
     def save(self) -> None:
