@@ -4,12 +4,12 @@ Importing this package loads nothing heavy; every module imports what it needs. 
 form one line, each importing only from those before it:
 
     errors, files, colab, recipe, run, demo, archives, cifar, layouts, sources, images, pixels,
-    inspection, copies, checks, splits, backbones, features, cache, processes, engines,
+    inspection, copies, checks, splits, backbones, features, cache, engines, processes,
     streaming, estimate, extraction, augmentation, checklist, heads, projection, evaluation,
     comparison, charts, galleries, report
 
-`batch` runs the notebooks headless, `bench` measures, and `publish` puts a run's outputs into
-the notebooks that are committed.
+`batch` runs the notebooks headless, `bench` and `bench_extraction` measure, and `publish` puts
+a run's outputs into the notebooks that are committed.
 """
 
 import warnings

@@ -151,6 +151,9 @@ def main() -> None:
     bench_table(100_000)
     if options.photos:
         bench_near_copies(options.photos)
+    photos = ["--photos", str(options.photos)] if options.photos else []
+    subprocess.run([sys.executable, "-m", "helpers.bench_extraction", *photos],
+                   stderr=subprocess.DEVNULL, check=True)
 
 
 if __name__ == "__main__":

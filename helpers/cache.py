@@ -20,6 +20,8 @@ from helpers.files import make_folder, reserve_array, save_json, show_path
 from helpers.images import describe_preprocessing
 from helpers.pixels import PixelReader
 
+BLOCK = 1024  # images in flight
+
 
 def build_cache(table: pd.DataFrame, data_config: dict, target: Path) -> np.ndarray:
     """Resize every image of the table into `target`, once, and return it as a memory map.
@@ -57,9 +59,11 @@ def build_cache(table: pd.DataFrame, data_config: dict, target: Path) -> np.ndar
                 local.reader = PixelReader(data_config)
             local.reader.read(paths[row], images[row], hashes[row])
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(tqdm(pool.map(fill, range(len(table))), total=len(table), desc="caching",
-                      unit="image", mininterval=2))
+        with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(
+                total=len(table), desc="caching", unit="image", mininterval=2) as bar:
+            for start in range(0, len(table), BLOCK):
+                for _ in pool.map(fill, range(start, min(start + BLOCK, len(table)))):
+                    bar.update()
         images.flush()
         partial.replace(target)
         save_json({"fingerprint": fingerprint, "rows": len(table), "complete": True},

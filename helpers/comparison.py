@@ -40,6 +40,9 @@ def compare_backbones(run: Run) -> pd.DataFrame:
         A row a backbone, best score first: `weights` (what was loaded), `parameters`,
         `features`, `images_per_second` (decoding included), `peak_memory_mb`, `file_mb`,
         out-of-fold `macro F1` with `low` and `high`, and `note`, why one has no score.
+
+    Raises:
+        SuiteError: none could be measured.
     """
     rows = sample_rows(select_rows(run.load_table(), "train"), run.recipe.compare_images)
     names = list(dict.fromkeys([run.recipe.backbone, *run.recipe.compare]))
@@ -50,12 +53,14 @@ def compare_backbones(run: Run) -> pd.DataFrame:
         if weights == "pretrained" and not hub:
             weights = "random"
         facts, error = _measure(run, name, weights, rows)
-        if error and weights == "pretrained":
-            hub, weights = "could not be downloaded" not in error, "random"
+        if weights == "pretrained" and "could not be downloaded" in error:
+            hub, weights = False, "random"
             facts, error = _measure(run, name, weights, rows)
         found.append({"backbone": name, "weights": weights, "note": error} | facts)
     table = pd.DataFrame(found).set_index("backbone")
-    return table.sort_values("macro F1", ascending=False) if "macro F1" in table else table
+    if "macro F1" not in table:
+        raise SuiteError(f"no backbone could be measured; {names[0]}: {table.note.iloc[0]}")
+    return table.sort_values("macro F1", ascending=False)
 
 
 def sample_rows(rows: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -92,7 +97,7 @@ def _measure(run: Run, backbone: str, weights: str, rows: pd.DataFrame) -> tuple
         return {}, lines[-1].removeprefix("error: ")
     record = load_progress(target)
     facts = load_json(folder / f"{backbone}.facts.json") | {
-        "images_per_second": round(record["computed"] / record["seconds"], 1),
+        "images_per_second": round(record["computed"] / max(record["seconds"], 0.01), 1),
         "peak_memory_mb": record["peak_memory_mb"]}
     return facts | _score(run, rows, np.load(target, allow_pickle=False)), ""
 
@@ -117,7 +122,9 @@ def run_task(path: Path) -> None:
     target, facts = path.with_name(f"{name}.npy"), path.with_name(f"{name}.facts.json")
     model, data_config = create_backbone(recipe, task["measured"])
     fingerprint = fingerprint_features(Run(recipe, path.parent), rows, data_config)
+    images = ImageRows(rows, data_config)
     if is_complete(target, fingerprint) and facts.exists():
+        images.check()
         return
     state = model.state_dict().values()
     engine = create_engine(model, data_config, recipe, rows.path.tolist())
@@ -125,7 +132,7 @@ def run_task(path: Path) -> None:
                "features": engine.width,
                "file_mb": round(sum(t.numel() * t.element_size() for t in state) / 1e6, 1)},
               facts)
-    stream_features(engine, ImageRows(rows, data_config), target, fingerprint)
+    stream_features(engine, images, target, fingerprint)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 from helpers.engines import Engine
 from helpers.pixels import PixelReader
 from helpers.processes import WORLD
-from helpers.streaming import ImageRows, measure_peak
+from helpers.streaming import ImageRows, measure_peak, one_thread_each
 
 TRIED = 48  # images
 
@@ -28,7 +28,7 @@ def estimate_extraction(engine: Engine, images: ImageRows) -> dict[str, float]:
         images.read(reader, number, batch[number % len(batch)])
     decoding = engine.workers * count / (time.perf_counter() - start)
     batches = [batch.copy() for _ in range(engine.workers)]
-    with ThreadPoolExecutor(engine.workers) as pool:
+    with one_thread_each(), ThreadPoolExecutor(engine.workers) as pool:
         list(pool.map(engine.compute, batches))
         start = time.perf_counter()
         list(pool.map(engine.compute, batches))

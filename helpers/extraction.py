@@ -16,7 +16,7 @@ import pandas as pd
 
 from helpers.backbones import create_backbone
 from helpers.cache import build_cache
-from helpers.engines import Engine, create_engine
+from helpers.engines import TOLERANCE, Engine, create_engine
 from helpers.errors import SuiteError
 from helpers.estimate import estimate_extraction
 from helpers.features import (
@@ -34,7 +34,6 @@ from helpers.run import Run, describe_versions, open_run
 from helpers.streaming import ImageRows, stream_features
 
 PARTS = ("train", "test")
-FAR = {"float32": 1e-3, "bf16": 0.2, "fp16": 0.1}  # differences that rounding cannot explain
 
 
 def extract_run(run: Run, model, data_config: dict) -> dict:
@@ -65,7 +64,7 @@ def extract_run(run: Run, model, data_config: dict) -> dict:
             continue
         engine = engine or create_engine(model, data_config, run.recipe,
                                          rows[part].path.tolist() or rows["train"].path.tolist())
-        cached = build_cache(rows[part], data_config, run.folder / f"{part}_images.npy") if (
+        cached = _open_cache(run, rows[part], data_config, part) if (
             run.recipe.cache and len(rows[part])) else None
         extract_features(engine, ImageRows(rows[part], data_config, cached),
                          run.path(f"{part}_features"), prints[part])
@@ -76,6 +75,14 @@ def extract_run(run: Run, model, data_config: dict) -> dict:
         save_json(metadata, run.path("metadata"))
     wait_for_all()
     return metadata
+
+
+def _open_cache(run: Run, rows: pd.DataFrame, data_config: dict, part: str) -> np.ndarray:
+    target = run.folder / f"{part}_images.npy"
+    if RANK == 0:
+        build_cache(rows, data_config, target)
+    wait_for_all()
+    return build_cache(rows, data_config, target)  # it is there by now
 
 
 def extract_features(engine: Engine, images: ImageRows, target: Path, fingerprint: dict) -> None:
@@ -114,7 +121,8 @@ def describe_features(run: Run, table: pd.DataFrame, codes: np.ndarray,
         "versions": describe_versions(),
         **{key: made[0][key] for key in ("engine", "precision", "device", "batch_size",
                                          "processes")},
-        "images_per_second": round(sum(part["computed"] for part in made) / seconds, 1),
+        "images_per_second": round(sum(part["computed"] for part in made) / max(
+            seconds, 0.01), 1),
         "peak_memory_mb": max(part["peak_memory_mb"] for part in made),
         "max_relative_difference": max(part["max_relative_difference"] for part in made),
         "seed": run.recipe.seed,
@@ -137,11 +145,11 @@ def check_determinism(run: Run, model, data_config: dict, count: int = 16) -> fl
     paths = select_rows(run.load_table(), "train").path[:count].tolist()
     prepare = create_preprocessing(data_config)
     batch = torch.stack([prepare(decode_image(path)) for path in paths])
-    with torch.inference_mode():
-        again = model(batch.to(next(model.parameters()).device)).float().cpu().numpy()
+    with torch.inference_mode():  # on the CPU, where float32 is float32
+        again = model.cpu()(batch).numpy()
     stored = load_features(run, "train")[:count]
     difference = float(np.abs(again - stored).max() / np.abs(stored).max())
-    if not difference <= FAR[run.recipe.precision]:
+    if not difference <= TOLERANCE[run.recipe.precision]:
         raise SuiteError(
             f"features computed again differ by {difference:.2g} (relative) from those in "
             f"{show_path(run.need('train_features'))}. Delete that file and run 03 again."
@@ -157,13 +165,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
                         help="settings that replace the recipe's")
     options = parser.parse_args(arguments)
-    with join_processes():
-        try:
+    try:
+        with join_processes():
             run = open_run(options.recipe, parse_settings(options.set))
             extract_run(run, *create_backbone(run.recipe, run.measured))
-        except SuiteError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+    except SuiteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -165,8 +165,7 @@ def _plan(steps: list) -> tuple[_Resize | None, _CenterCrop | None]:
 
 def _is_rotated(content: bytes) -> bool:
     """Return whether a JPEG file's EXIF or XMP may ask for a rotation."""
-    end = content.find(b"\xff\xda")  # the pixels start here, or a thumbnail's within EXIF
-    if content.find(b"Exif\0", 0, end) < 0 and content.find(b"Orientation", 0, end) < 0:
+    if b"Exif\0" not in content and b"Orientation" not in content:
         return False
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -180,7 +179,7 @@ def _explain(path: str, reason) -> str:
             "aside.")
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=512)
 def weigh(size: int, resized: int, start: int, count: int,
           kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return Pillow's resampling weights for resized pixels `start` to `start + count`.

@@ -5,6 +5,9 @@ Without torchrun all of this is a matter of one process, and nothing is initiali
 
 import contextlib
 import os
+from datetime import timedelta
+
+from helpers.errors import SuiteError
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
@@ -14,6 +17,9 @@ def join_processes():
     """Meet the other processes, over nccl between GPUs and gloo between CPUs; part at the end.
 
     Only the first process keeps its voice: the others' standard output goes nowhere.
+
+    Raises:
+        SuiteError: there are more processes than GPUs.
     """
     if WORLD == 1:
         yield
@@ -21,15 +27,18 @@ def join_processes():
     import torch
     from torch import distributed
 
-    if torch.cuda.is_available():
+    cuda, here = torch.cuda.is_available(), int(os.environ.get("LOCAL_WORLD_SIZE", WORLD))
+    if cuda and here > torch.cuda.device_count():
+        raise SuiteError(f"{here} processes cannot share {torch.cuda.device_count()} GPUs: lower "
+                         "--nproc-per-node, or hide the GPUs with CUDA_VISIBLE_DEVICES=''.")
+    if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    # Shares take unequal times, and whoever is done waits for the others, hours if need be.
+    distributed.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(days=7))
     with open(os.devnull, "w") as nowhere, (  # noqa: PTH123
             contextlib.redirect_stdout(nowhere) if RANK else contextlib.nullcontext()):
-        try:
-            yield
-        finally:
-            distributed.destroy_process_group()
+        yield
+    distributed.destroy_process_group()  # not after a failure: it would wait for the others
 
 
 def wait_for_all() -> None:
@@ -44,5 +53,9 @@ def gather(value) -> list:
     from torch import distributed
 
     values = [None] * WORLD
-    distributed.all_gather_object(values, value)
+    try:
+        distributed.all_gather_object(values, value)
+    except RuntimeError as error:  # the connection ends with the process at its other end
+        raise SuiteError("another process of this job has failed; its message says why. The "
+                         "same command continues.") from error
     return values

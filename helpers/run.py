@@ -60,7 +60,9 @@ ARTEFACTS = {
 NUMBERS_OR_LABELS = (
     "label", "width", "height", "grey", "brightness", "entropy", "blurriness",
     "blurriness_grayscale_std", *(f"brightness_perc_{p}" for p in (1, 5, 10, 15, 90, 95, 99)),
-    *(f"{what}_{channel}" for what in ("mean", "square") for channel in "rgb"))
+    *(f"{what}_{channel}" for what in ("mean", "square") for channel in "rgb"),
+    "parameters", "features", "file_mb", "images_per_second", "peak_memory_mb", "macro F1",
+    "low", "high")
 
 _PACKAGES = ("torch", "torchvision", "timm", "openvino", "numpy", "pandas", "scikit-learn",
              "pillow", "simplejpeg")

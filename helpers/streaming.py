@@ -29,6 +29,7 @@ from helpers.pixels import PixelReader, read_file
 from helpers.processes import RANK, WORLD, gather, wait_for_all
 
 LOOK_EVERY_S = 0.5  # at the progress; more often would cost the workers their cores
+BLOCK = 1024  # files that wait to be checked
 SAVE_EVERY_S = 5.0  # a killed run repeats at most this much work
 
 
@@ -44,7 +45,8 @@ class ImageRows:
     def __init__(self, rows: pd.DataFrame, data_config: dict, cached: np.ndarray | None = None):
         self.paths, self.data_config, self.cached = rows.path.tolist(), data_config, cached
         self.hashes = rows.sha256.tolist() if "sha256" in rows else [None] * len(rows)
-        codes = pd.factorize(rows.sha256)[0] if "sha256" in rows else np.arange(len(rows))
+        codes = (pd.factorize(rows.sha256, use_na_sentinel=False)[0] if "sha256" in rows
+                 else np.arange(len(rows)))
         by_file = np.argsort(codes, kind="stable")
         starts = np.flatnonzero(np.diff(codes[by_file], prepend=-1))
         self.places = np.split(by_file, starts[1:]) if len(rows) else []
@@ -54,20 +56,25 @@ class ImageRows:
 
     def read(self, reader: PixelReader, number: int, out: np.ndarray) -> None:
         """Put the pixels of distinct image `number` into `out`."""
-        row = self.places[number][0]
+        row, *copies = self.places[number]
         if self.cached is not None:
             out[:] = self.cached[row]
-        else:
-            reader.read(self.paths[row], out, self.hashes[row])
+            return
+        reader.read(self.paths[row], out, self.hashes[row])
+        for copy in copies:  # still copies?
+            read_file(self.paths[copy], self.hashes[copy])
 
     def check(self) -> None:
         """Raise SuiteError if a file is not the one that was inspected any more.
 
         For rows that are kept, not computed: those check their files as they read them.
         """
+        def check(row: int) -> None:
+            read_file(self.paths[row], self.hashes[row])
+
         with ThreadPoolExecutor() as pool:
-            for _ in pool.map(read_file, self.paths, self.hashes):
-                pass
+            for start in range(0, len(self), BLOCK):
+                list(pool.map(check, range(start, min(start + BLOCK, len(self)))))
 
 
 def stream_features(engine: Engine, images: ImageRows, target: Path, fingerprint: dict) -> None:
@@ -123,9 +130,11 @@ class _Job:
                 temporary.write_bytes(bytes(max(self.batches, 1)))
             self.record(complete=False)
         wait_for_all()
-        self.marks = np.memmap(self.marks_file, np.uint8, "r+")[: self.batches]
+        self.marked = np.memmap(self.marks_file, np.uint8, "r+")
+        self.marks = self.marked[: self.batches]
         self.offset = np.load(self.partial, mmap_mode="r").offset
         self.file = os.open(self.partial, os.O_RDWR)
+        self.identity = os.fstat(self.file)
         self.last = time.monotonic()
 
     def fill(self, missing: list[int]) -> None:
@@ -136,11 +145,10 @@ class _Job:
         waiting = deque(missing)
 
         def work() -> None:
-            while waiting:
-                with contextlib.suppress(IndexError):  # another worker took the last one
-                    self.computed.append(self.compute(waiting.popleft()))
+            while (batch := _take(waiting)) is not None:
+                self.computed.append(self.compute(batch))
 
-        with (_one_thread_each(), ThreadPoolExecutor(self.engine.workers) as pool,
+        with (one_thread_each(), ThreadPoolExecutor(self.engine.workers) as pool,
               tqdm(total=count, initial=before, desc=name, unit="image",
                    disable=RANK > 0) as bar):
             running = {pool.submit(work) for _ in range(self.engine.workers)}
@@ -172,15 +180,26 @@ class _Job:
                              "numbers: set `precision: float32`, or look at the `weights`.")
         for number, value in zip(numbers, values, strict=True):
             for row in self.images.places[number]:
-                os.pwrite(self.file, value, self.offset + int(row) * value.nbytes)
+                self.write(value, int(row))
         return batch
+
+    def write(self, value: np.ndarray, row: int) -> None:
+        """Put one row into its place in the file."""
+        try:
+            written = os.pwrite(self.file, value, self.offset + row * value.nbytes)
+        except OSError as error:
+            raise SuiteError(f"cannot write {show_path(self.partial)} ({error.strerror}). Free "
+                             "some space, and run again.") from error
+        if written != value.nbytes:
+            raise SuiteError(f"{show_path(self.partial)} could not be written in full. Free some "
+                             "space, and run again.")
 
     def save(self) -> None:
         """Mark what is computed, once its rows are safely on the disk."""
         computed, now = list(self.computed), time.monotonic()
         os.fsync(self.file)
         self.marks[computed] = 1
-        self.marks.flush()
+        self.marked.flush()
         self.seconds, self.last = self.seconds + now - self.last, now
         if RANK == 0:
             self.record(complete=False)
@@ -191,12 +210,16 @@ class _Job:
         if RANK == 0:
             if not self.marks.all():
                 raise SuiteError(f"{show_path(self.partial)} lacks rows: run again.")
-            self.partial.replace(self.target)
+            if self.partial.exists() and os.path.samestat(self.identity, self.partial.stat()):
+                self.partial.replace(self.target)
+            elif not os.path.samestat(self.identity, self.target.stat()):
+                raise SuiteError(f"another run has started to make {show_path(self.target)} "
+                                 "anew meanwhile: let only one at a time.")
             self.record(complete=True, rows=len(self.images), computed=len(self.images.places),
                         processes=WORLD, peak_memory_mb=round(max(peaks)),
                         precision=self.engine.precision,
                         max_relative_difference=self.engine.difference)
-            self.marks_file.unlink()
+            self.marks_file.unlink(missing_ok=True)
         wait_for_all()
 
     def record(self, **facts) -> None:
@@ -205,8 +228,16 @@ class _Job:
                   progress_file(self.target))
 
 
+def _take(waiting: deque) -> int | None:
+    """Return the next batch's number; None if another worker took the last one."""
+    try:
+        return waiting.popleft()
+    except IndexError:
+        return None
+
+
 @contextlib.contextmanager
-def _one_thread_each():
+def one_thread_each():
     """Keep torch from taking all cores for each worker; they are taken already."""
     import torch
 
@@ -221,8 +252,9 @@ def _one_thread_each():
 def measure_peak() -> float:
     """Return the most memory that this process has held so far, in MiB."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the parent's memory in a new process
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
+    lines = status.read_text().splitlines() if status.exists() else []
+    for line in lines:  # getrusage would count the parent's memory in a new process
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / (2**20 if sys.platform == "darwin" else 2**10)

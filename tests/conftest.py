@@ -19,6 +19,7 @@ TINY = {
     "source": "rakuten", "backbone": "test_efficientnet", "weights": "random",
     "image_size": 32, "resize": "squash", "folds": 3, "c_grid": [0.1, 1.0],
     "bootstrap": 200, "tsne_images": 150, "perplexity": 10, "workers": 2, "near_copy": 0.985,
+    "compare": ["test_resnet"], "compare_images": 120,
 }
 
 

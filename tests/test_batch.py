@@ -1,4 +1,4 @@
-"""Headless: all six notebooks for real, resumed, interrupted, and failing with a reason."""
+"""Headless: all notebooks for real, resumed, interrupted, and failing with a reason."""
 
 import json
 import re
@@ -25,8 +25,8 @@ def recipe(demo, write_recipe):
 
 @pytest.fixture(scope="module")
 def finished(recipe):
-    """The folder of a run of which `main` has executed all six notebooks."""
-    assert batch.main(["--recipe", recipe]) == 0
+    """The folder of a run of which `main` has executed all notebooks."""
+    assert batch.main(["--recipe", recipe, "--until", "07"]) == 0
     return open_run(recipe)
 
 
@@ -39,6 +39,14 @@ def test_all_artefacts_are_there(finished):
     hidden = [p.name for p in finished.folder.rglob("*")
               if p.name.startswith(".") and p.name != ".lock"]
     assert not hidden
+
+
+def test_backbones_are_compared_by_cost_and_score(finished):
+    table = finished.load_table("backbones").set_index("backbone")
+    assert set(table.index) == {"test_efficientnet", "test_resnet"}
+    assert (table[["images_per_second", "peak_memory_mb", "file_mb"]] > 0).all(axis=None)
+    assert (table.low <= table["macro F1"]).all() and (table["macro F1"] <= table.high).all()
+    assert set(table.weights) == {"random"} and not table.note.any()
 
 
 def test_the_tables_agree_about_the_images(finished):
@@ -98,6 +106,8 @@ def test_only_what_a_setting_changes_is_run_again(finished, recipe, monkeypatch,
     assert run_again("--set", "bootstrap=300") == ["06"]
     assert run_again("--set", "folds=4", "--until", "03") == ["02", "03"]
     assert run_again("--from", "05") == ["05", "06"]
+    assert run_again("--from", "07") == ["07"]
+    assert run_again("--set", "compare_images=50", "--until", "07") == ["07"]
     assert run_again("--set", "batch_size=7", "workers=1") == []
     finished.path("report").unlink()
     assert run_again() == ["06"]

@@ -333,6 +333,24 @@ def test_exact_copies_are_computed_once(prepared, rows, tmp_path, monkeypatch, c
     assert np.array_equal(features[:27], extract(prepared, rows, tmp_path / "plain.npy"))
 
 
+def test_a_copy_that_changed_is_refused(prepared, rows, tmp_path):
+    copy = tmp_path / "copy.jpg"
+    shutil.copy(rows.path[0], copy)
+    doubled = pd.concat([rows, rows.iloc[:1].assign(path=str(copy))], ignore_index=True)
+    copy.write_bytes(Path(rows.path[1]).read_bytes())
+    with pytest.raises(SuiteError, match=r"copy\.jpg has changed"):
+        extract(prepared, doubled, tmp_path / "features.npy")
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_few_images_or_none_are_features_too(prepared, rows, tmp_path, count):
+    run, model, config = prepared
+    engine = create_engine(model, config, run.recipe, rows.path.tolist())
+    target = tmp_path / "features.npy"
+    extract_features(engine, ImageRows(rows[:count], config), target, {"all": "same"})
+    assert np.load(target).shape == (count, engine.width)
+
+
 @pytest.mark.parametrize("backbone", [MODEL, "test_resnet", "test_vit", "test_convnext"])
 def test_the_engines_agree(prepared, rows, tmp_path, backbone):
     run, *_ = prepared

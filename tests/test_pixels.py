@@ -50,6 +50,18 @@ def test_rotated_photos_stand_upright(tmp_path, config, orientation):
     assert np.array_equal(PixelReader(config).read(path), expected)
 
 
+def test_a_rotation_is_found_behind_other_segments(tmp_path, config):
+    """A comment may hold the very bytes that begin a photo's pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = write_photo(tmp_path / "photo.jpg", 90, 160, exif=exif)
+    content = path.read_bytes()
+    comment = b"\xff\xfe\x00\x06\xff\xda\xff\xda"
+    path.write_bytes(content[:2] + comment + content[2:])
+    expected = np.asarray(create_geometry(config)(decode_image(path)))
+    assert np.array_equal(PixelReader(config).read(path), expected)
+
+
 @pytest.mark.parametrize(("name", "mode"), [
     ("photo.png", "RGB"), ("photo.png", "P"), ("photo.webp", "RGB"), ("photo.jpg", "CMYK"),
     ("photo.gif", "L"), ("really.png.jpg", "RGB")])

@@ -49,8 +49,9 @@ def test_settings_belong_to_the_notebook_that_first_reads_them(folders):
     recipe = load_recipe("demo", {"data": str(folders)})
     assert "backbone" not in recipe.settings_until("01")
     assert {"data", "backbone"} <= set(recipe.settings_until("02"))
-    everywhere = {"name", "run", "batch_size", "workers", "cache"}  # they change no result
-    assert set(recipe.settings_until("06")) == set(Recipe.model_fields) - everywhere
+    # They change no result.
+    everywhere = {"name", "run", "batch_size", "workers", "cache", "engine"}
+    assert set(recipe.settings_until("07")) == set(Recipe.model_fields) - everywhere
 
 
 def test_the_readme_explains_every_setting():
