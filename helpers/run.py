@@ -1,10 +1,11 @@
 """Run: a recipe and its folder under outputs/, with every artefact that the notebooks make."""
 
+import contextlib
 import json
 import os
 import shlex
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
 
@@ -205,4 +206,8 @@ def open_run(recipe: str, overrides: dict | None = None) -> Run:
 
 def describe_versions() -> dict[str, str]:
     """Return the versions of Python and the packages that decide the numbers."""
-    return {"python": python_version()} | {name: version(name) for name in _PACKAGES}
+    versions = {"python": python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):  # a GPU needs no OpenVINO
+            versions[name] = version(name)
+    return versions
