@@ -9,7 +9,6 @@ import contextlib
 import os
 import queue
 import sys
-import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from helpers.images import create_normalisation, create_preprocessing, decode_im
 from helpers.pixels import PixelReader
 from helpers.recipe import Recipe
 
-PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": 256 * 224 * 224}  # what the caches, a GPU like
+PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": 128 * 224 * 224}  # what the caches, a GPU like
 MAX_BATCH = {"cpu": 128, "cuda": 1024}
-MAX_WORKERS = 16  # beside a GPU: more threads would only wait for Python's lock
+MAX_WORKERS = 16  # processes beside a GPU
 COMPARED = 32  # images, at most, on which an engine is compared with eager torch
 COPIES = 512 * 2**20  # bytes of weights, at most, that a copy for each worker may take
 EXACT = 1e-5  # OpenVINO's float32 may differ so much from torch's, relative to the largest
@@ -47,14 +46,6 @@ class Engine:
     def batch_size(self) -> int:
         """Images in a batch."""
         return self.shape[0]
-
-    def reserve_batch(self) -> np.ndarray:
-        """Return memory for a batch of pixels, pinned where a GPU will fetch it."""
-        if self.device == "cpu":
-            return np.zeros(self.shape, np.uint8)
-        import torch
-
-        return torch.zeros(self.shape, dtype=torch.uint8, pin_memory=True).numpy()
 
 
 def create_engine(model, data_config: dict, recipe: Recipe, paths: list[str]) -> Engine:
@@ -106,7 +97,7 @@ class _DiffersError(SuiteError):
 
 
 def _compare(engine: Engine, pixels: np.ndarray, exact: np.ndarray) -> Engine:
-    batch = engine.reserve_batch()
+    batch = np.zeros(engine.shape, np.uint8)
     batch[: len(pixels)] = pixels
     found = engine.compute(batch)[: len(pixels)]
     if not np.isfinite(found).all():
@@ -123,7 +114,7 @@ def _compare(engine: Engine, pixels: np.ndarray, exact: np.ndarray) -> Engine:
 
 
 def count_workers(recipe: Recipe, cuda: bool) -> int:
-    """Return how many threads work side by side in this process."""
+    """Return how many threads, or processes beside a GPU, work side by side."""
     if recipe.workers:
         return recipe.workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -158,15 +149,13 @@ def _create_torch(model, data_config: dict, recipe: Recipe, width: int) -> Engin
     model = model.to(device, memory_format=torch.channels_last)
     normalise = create_normalisation(data_config)
     dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
-    # A GPU computes one batch at a time, so its memory holds one; decoding goes on meanwhile.
-    turn = threading.Lock() if cuda else contextlib.nullcontext()
 
     def compute(pixels):
         # TF32 is not float32, and cuDNN's choice by a race would not resume to the same bytes.
         exactly = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True,
             allow_tf32=False) if cuda else contextlib.nullcontext()
-        with turn, torch.inference_mode(), exactly, torch.autocast(
+        with torch.inference_mode(), exactly, torch.autocast(
                 kind, dtype, enabled=dtype is not None):
             batch = torch.from_numpy(pixels).to(device, non_blocking=True)
             return model(normalise(batch)).float().cpu().numpy()

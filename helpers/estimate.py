@@ -21,18 +21,20 @@ def estimate_extraction(engine: Engine, images: ImageRows) -> dict[str, float]:
         workers alone, and of `both`; `minutes`, and MiB of `memory` and `disk`.
     """
     count = min(TRIED, len(images.places))
-    reader, batch = PixelReader(images.data_config), engine.reserve_batch()
+    reader, batch = PixelReader(images.data_config), np.zeros(engine.shape, np.uint8)
     images.read(reader, 0, batch[0])  # what happens only once is not counted
     start = time.perf_counter()
     for number in range(count):
         images.read(reader, number, batch[number % len(batch)])
     decoding = engine.workers * count / (time.perf_counter() - start)
-    batches = [batch.copy() for _ in range(engine.workers)]
-    with one_thread_each(), ThreadPoolExecutor(engine.workers) as pool:
+    # Every worker of a CPU computes; a GPU is given one batch after the other.
+    threads = engine.workers if engine.device == "cpu" else 1
+    batches = [batch] * max(threads, 4)
+    with one_thread_each(), ThreadPoolExecutor(threads) as pool:
         list(pool.map(engine.compute, batches))
         start = time.perf_counter()
         list(pool.map(engine.compute, batches))
-    network = engine.workers * len(batch) / (time.perf_counter() - start)
+    network = len(batches) * len(batch) / (time.perf_counter() - start)
     # On a CPU both share the cores; a GPU computes while the CPU decodes.
     both = 1 / (1 / decoding + 1 / network) if engine.device == "cpu" else min(
         decoding, network)

@@ -118,8 +118,8 @@ class Recipe(BaseModel):
         None, "Images per step of the network; null: what suits the device and the image size.",
         None, ge=1, le=4096)
     workers: int | None = _setting(
-        None, "Threads that decode images, and on a CPU compute features, side by side; null: "
-        "one per core, at most 16 beside a GPU.", None, ge=1, le=256)
+        None, "How many decode images, and on a CPU compute features, side by side; null: one "
+        "per core, at most 16 beside a GPU.", None, ge=1, le=256)
     compare: list[str] = _setting(
         "07", "Backbones that notebook 07 compares with the recipe's own.",
         ["resnet18", "resnet50", "resnet101", "efficientnet_b0", "efficientnet_b3",

@@ -1,7 +1,8 @@
 """Streaming: images through an engine into an `.npy`, row by row, resumable, by many at once.
 
-Each worker thread decodes a batch, computes it and writes its rows in place; nothing waits for
-anything else, and no more than a batch a worker is in memory. Beside the growing file lies one
+On a CPU each worker thread decodes a batch, computes it and writes its rows in place; nothing
+waits for anything else, and no more than a batch a worker is in memory. Beside a GPU worker
+processes decode. Beside the growing file lies one
 byte for each batch that is done, so any later run, of one process or of several, continues at
 what is missing. A batch always holds the same images, so its rows are the same bytes whoever
 computes it, and when.
@@ -11,9 +12,9 @@ import contextlib
 import os
 import resource
 import sys
-import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -77,6 +78,38 @@ class ImageRows:
                 list(pool.map(check, range(start, min(start + BLOCK, len(self)))))
 
 
+class _Batches:
+    """The batches of an extraction's pixels; a torch dataset, and what each thread reads with."""
+
+    def __init__(self, images: ImageRows, shape: tuple[int, int, int, int]):
+        self.images, self.shape, self.reader, self.pixels = images, shape, None, None
+
+    def read(self, batch: int) -> np.ndarray:
+        """Return a batch's pixels, in memory that the next batch takes over."""
+        if self.reader is None:
+            self.reader = PixelReader(self.images.data_config)
+            self.pixels = np.zeros(self.shape, np.uint8)
+        numbers = _number_images(batch, self.shape[0], self.images)
+        for slot, number in enumerate(numbers):
+            self.images.read(self.reader, number, self.pixels[slot])
+        self.pixels[len(numbers):] = 0
+        return self.pixels
+
+    def __getitem__(self, batch: int):
+        import torch
+
+        try:
+            # A copy: it is sent while the next batch is read.
+            return torch.from_numpy(self.read(batch).copy())
+        except SuiteError as error:  # torch would wrap it into a worker's stack
+            return str(error)
+
+
+def _number_images(batch: int, size: int, images: ImageRows) -> range:
+    """Return the numbers of the distinct images in a batch; the last one may hold fewer."""
+    return range(batch * size, min((batch + 1) * size, len(images.places)))
+
+
 def stream_features(engine: Engine, images: ImageRows, target: Path, fingerprint: dict) -> None:
     """Fill `target`, an `.npy` of (images, features) float32, and write the record beside it.
 
@@ -109,7 +142,7 @@ class _Job:
         self.how = {"fingerprint": fingerprint, "engine": engine.name, "device": engine.device,
                     "batch_size": engine.batch_size}
         self.batches = -(-len(images.places) // engine.batch_size)
-        self.seconds, self.computed, self.local = 0.0, [], threading.local()
+        self.seconds, self.computed = 0.0, []
 
     def prepare(self) -> None:
         """Continue what an earlier run has left of the same features, or start anew."""
@@ -142,48 +175,66 @@ class _Job:
         count, size = len(self.images.places), self.engine.batch_size
         before = min(count, int(np.count_nonzero(self.marks)) * size)
         name = f"{self.target.stem} ({WORLD} processes)" if WORLD > 1 else self.target.stem
+        work = self.fill_by_threads if self.engine.device == "cpu" else self.fill_from_loader
+        with tqdm(total=count, initial=before, desc=name, unit="image", mininterval=1,
+                  disable=RANK > 0) as bar:
+            for _ in work(missing):
+                bar.update(min(count, before + len(self.computed) * size * WORLD) - bar.n)
+                if time.monotonic() - self.last > SAVE_EVERY_S:
+                    self.save()
+
+    def fill_by_threads(self, missing: list[int]) -> Iterator[None]:
+        """Let each thread decode, compute and write whole batches; yield now and then."""
         waiting = deque(missing)
 
         def work() -> None:
+            batches = _Batches(self.images, self.engine.shape)
             while (batch := _take(waiting)) is not None:
-                self.computed.append(self.compute(batch))
+                self.write(batch, self.engine.compute(batches.read(batch)))
 
-        with (one_thread_each(), ThreadPoolExecutor(self.engine.workers) as pool,
-              tqdm(total=count, initial=before, desc=name, unit="image",
-                   disable=RANK > 0) as bar):
+        with one_thread_each(), ThreadPoolExecutor(self.engine.workers) as pool:
             running = {pool.submit(work) for _ in range(self.engine.workers)}
             try:
                 while running:
                     done, running = wait(running, LOOK_EVERY_S, FIRST_EXCEPTION)
-                    bar.update(min(count, before + len(self.computed) * size * WORLD) - bar.n)
+                    yield
                     for worker in done:
                         worker.result()
-                    if time.monotonic() - self.last > SAVE_EVERY_S:
-                        self.save()
             finally:
                 waiting.clear()
 
-    def compute(self, batch: int) -> int:
-        """Decode, compute and write one batch, in a worker thread; return its number."""
-        if not hasattr(self.local, "pixels"):
-            self.local.pixels = self.engine.reserve_batch()
-            self.local.reader = PixelReader(self.images.data_config)
-        pixels, size = self.local.pixels, self.engine.batch_size
-        numbers = range(batch * size, min((batch + 1) * size, len(self.images.places)))
-        for slot, number in enumerate(numbers):
-            self.images.read(self.local.reader, number, pixels[slot])
-        pixels[len(numbers):] = 0
-        values = self.engine.compute(pixels)[: len(numbers)]
-        if not np.isfinite(values).all():
-            row = self.images.places[numbers[int(np.argmin(np.isfinite(values).all(axis=1)))]][0]
+    def fill_from_loader(self, missing: list[int]) -> Iterator[None]:
+        """Compute and write what worker processes decode; yield after each batch.
+
+        For a GPU: it waits for one thread of Python alone, and many threads that decode would
+        keep that one from its turn.
+        """
+        import torch
+        from torch.utils.data import DataLoader
+
+        loader = DataLoader(_Batches(self.images, self.engine.shape), batch_size=None,
+                            sampler=missing, pin_memory=torch.cuda.is_available(),
+                            num_workers=min(self.engine.workers, len(missing)))
+        for batch, pixels in zip(missing, loader, strict=True):
+            if isinstance(pixels, str):
+                raise SuiteError(pixels)
+            self.write(batch, self.engine.compute(pixels.numpy()))
+            yield
+
+    def write(self, batch: int, values: np.ndarray) -> None:
+        """Put the rows of one batch into their places in the file."""
+        numbers = _number_images(batch, self.engine.batch_size, self.images)
+        finite = np.isfinite(values[: len(numbers)]).all(axis=1)
+        if not finite.all():
+            row = self.images.places[numbers[int(np.argmin(finite))]][0]
             raise SuiteError(f"the features of {show_path(self.images.paths[row])} are no "
                              "numbers: set `precision: float32`, or look at the `weights`.")
-        for number, value in zip(numbers, values, strict=True):
+        for number, value in zip(numbers, values, strict=False):
             for row in self.images.places[number]:
-                self.write(value, int(row))
-        return batch
+                self.write_row(value, int(row))
+        self.computed.append(batch)
 
-    def write(self, value: np.ndarray, row: int) -> None:
+    def write_row(self, value: np.ndarray, row: int) -> None:
         """Put one row into its place in the file."""
         try:
             written = os.pwrite(self.file, value, self.offset + row * value.nbytes)

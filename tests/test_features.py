@@ -36,7 +36,7 @@ from helpers.recipe import load_recipe
 from helpers.run import open_run
 from helpers.sources import load_table
 from helpers.splits import assign_splits, encode_labels
-from helpers.streaming import ImageRows
+from helpers.streaming import ImageRows, stream_features
 
 MODEL = "test_efficientnet"
 
@@ -331,6 +331,20 @@ def test_exact_copies_are_computed_once(prepared, rows, tmp_path, monkeypatch, c
     assert sorted(computed) == list(range(27))
     assert np.array_equal(features[27:], features[:27][::-1])
     assert np.array_equal(features[:27], extract(prepared, rows, tmp_path / "plain.npy"))
+
+
+def test_worker_processes_read_what_threads_read(prepared, rows, tmp_path):
+    """Beside a GPU processes decode; the same path with the CPU in the GPU's place."""
+    run, model, config = prepared
+    expected = extract(prepared, rows, tmp_path / "threads.npy")
+    engine = create_engine(model, config, run.recipe, rows.path.tolist())
+    engine.device = "no GPU, but read as for one"
+    target = tmp_path / "processes.npy"
+    stream_features(engine, ImageRows(rows, config), target, {"all": "same"})
+    assert np.array_equal(np.load(target), expected)
+    spoilt = rows.assign(path=rows.path.where(rows.index != 25, "data/gone.jpg"))
+    with pytest.raises(SuiteError, match=r"^data/gone\.jpg cannot be read any more"):
+        stream_features(engine, ImageRows(spoilt, config), target, {"all": "other"})
 
 
 def test_a_copy_that_changed_is_refused(prepared, rows, tmp_path):
