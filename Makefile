@@ -21,7 +21,7 @@ install: .venv/installed  ## make the environment .venv/ (once)
 	  -r requirements.txt -c constraints.txt
 	@touch $@
 
-run: install  ## run the six notebooks: make run RECIPE=vehicles SET="folds=10"
+run: install  ## run the six main notebooks: make run RECIPE=vehicles SET="folds=10"
 	$(BIN)/python -m helpers.batch --recipe $(RECIPE) $(if $(SET),--set $(SET))
 
 test: install lint  ## pass the tests
@@ -33,7 +33,7 @@ lint: install  ## check the style
 notebooks: install  ## after editing a notebook's .py: pair, run the demo, keep its outputs
 	$(BIN)/jupytext --quiet --sync notebooks/*.py
 	rm -rf outputs/demo
-	$(BIN)/python -m helpers.batch --recipe demo
+	$(BIN)/python -m helpers.batch --recipe demo --until 07
 	$(BIN)/python -m helpers.publish
 
 bench: install  ## measure speed and findings: make bench PHOTOS=folder-of-photos

@@ -1,6 +1,7 @@
 """Backbones and extraction: right weights, right rows, nothing stale, nothing lost."""
 
 import dataclasses
+import os
 import pickle
 import shutil
 import signal
@@ -157,7 +158,7 @@ def test_rows_are_the_features_of_their_images(prepared):
         assert features.shape == (count, metadata["feature_dim"])
         assert isinstance(features, np.memmap)
         with torch.inference_mode():
-            one = model(prepare(decode_image(rows.path[count - 1])).unsqueeze(0))
+            one = model.cpu()(prepare(decode_image(rows.path[count - 1])).unsqueeze(0))
         np.testing.assert_allclose(features[-1], one[0], rtol=1e-4, atol=1e-7)
     labels = np.load(run.need("train_labels"))
     rows = select_rows(run.load_table(), "train")
@@ -295,11 +296,11 @@ def test_a_killed_run_does_not_compute_again_what_is_done(prepared, rows, tmp_pa
     spoilt = rows[["path"]].copy()
     spoilt.loc[22, "path"] = "data/gone.jpg"
     with pytest.raises(SuiteError, match="cannot be read any more"):
-        extract(prepared, spoilt, target, workers=1)
+        extract(prepared, spoilt, target, workers=1, engine="openvino")
     read, plain = [], ImageRows.read
     monkeypatch.setattr(ImageRows, "read", lambda self, reader, number, out: (
         read.append(number), plain(self, reader, number, out)))
-    extract(prepared, rows[["path"]], target, workers=1)
+    extract(prepared, rows[["path"]], target, workers=1, engine="openvino")
     assert sorted(read) == list(range(20, 27))  # batches of 5: four were done
 
 
@@ -327,10 +328,11 @@ def test_exact_copies_are_computed_once(prepared, rows, tmp_path, monkeypatch, c
     monkeypatch.setattr(extraction, "estimate_extraction", lambda *_: None)
     monkeypatch.setattr(ImageRows, "read", lambda self, reader, number, out: (
         computed.append(number), plain(self, reader, number, out)))
-    features = extract(prepared, doubled, tmp_path / "features.npy")
+    features = extract(prepared, doubled, tmp_path / "features.npy", engine="openvino")
     assert sorted(computed) == list(range(27))
     assert np.array_equal(features[27:], features[:27][::-1])
-    assert np.array_equal(features[:27], extract(prepared, rows, tmp_path / "plain.npy"))
+    assert np.array_equal(features[:27], extract(prepared, rows, tmp_path / "plain.npy",
+                                                  engine="openvino"))
 
 
 def test_worker_processes_read_what_threads_read(prepared, rows, tmp_path):
@@ -419,7 +421,8 @@ def test_two_processes_make_the_array_of_one(folders, write_recipe, tmp_path):
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
         subprocess.run([sys.executable, *(launcher if count == 2 else []),
                         "-m", "helpers.extraction", "--recipe", recipe,
-                        "--set", f"run=processes-{count}"], check=True, capture_output=True)
+                        "--set", f"run=processes-{count}"], check=True, capture_output=True,
+                       env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
         assert load_json(run.path("metadata"))["processes"] == count
         arrays[count] = [run.path(f"{part}_features").read_bytes() for part in ("train", "test")]
         assert len(load_features(run, "train")) == 27
