@@ -107,7 +107,7 @@ def _score(run: Run, rows: pd.DataFrame, features: np.ndarray) -> dict:
     codes = rows.label.map(classes.index).to_numpy()
     weights = compute_class_weight("balanced", classes=np.arange(len(classes)), y=codes)
     probabilities, _, _ = train_folds(features, codes, rows.fold.to_numpy(), weights.tolist(),
-                                      run.recipe.c_grid)
+                                      run.recipe.c_grid, progress=False)
     confusion = count_confusion(tabulate_probabilities(rows, probabilities, classes), classes)
     score = score_with_intervals(confusion, run.recipe.bootstrap, run.recipe.seed)
     macro = score.loc["macro F1"]

@@ -26,7 +26,7 @@ NEVER = -1e9  # a logit whose probability is 0
 
 
 def train_folds(features: np.ndarray, codes: np.ndarray, folds: np.ndarray,
-                class_weights: list[float], c_grid: list[float]):
+                class_weights: list[float], c_grid: list[float], progress: bool = True):
     """Train one logistic regression a fold and predict the fold that it never saw.
 
     Features are standardised and C is chosen inside each fold's training part: every
@@ -39,6 +39,7 @@ def train_folds(features: np.ndarray, codes: np.ndarray, folds: np.ndarray,
         folds: (images,) fold numbers 0..k-1.
         class_weights: weight of each class's images in the loss.
         c_grid: candidates for C.
+        progress: whether to show a progress bar.
 
     Returns:
         Out-of-fold probabilities (images, classes) float32; the heads, a dictionary of
@@ -48,7 +49,7 @@ def train_folds(features: np.ndarray, codes: np.ndarray, folds: np.ndarray,
     count, classes = folds.max() + 1, len(class_weights)
     probabilities = np.full((len(codes), classes), np.nan, np.float32)
     heads, scores = [], []
-    for fold in tqdm(range(count), desc="folds", unit="fold"):
+    for fold in tqdm(range(count), desc="folds", unit="fold", disable=not progress):
         train = folds != fold
         search = _search(features[train], codes[train], folds[train] == (fold + 1) % count,
                          dict(enumerate(class_weights)), c_grid)

@@ -124,8 +124,8 @@ metadata = extract_run(run, model, data_config)
 # %%
 import pandas as pd
 
-names = ["train_samples", "holdout_samples", "test_samples", "num_classes", "feature_dim",
-         "engine", "precision", "device", "images_per_second", "peak_memory_mb",
+names = ["train_samples", "holdout_samples", "test_samples", "feature_dim", "engine",
+         "precision", "device", "images_per_second", "peak_memory_mb",
          "max_relative_difference", "preprocessing_fingerprint", "timestamp"]
 pd.Series({name: metadata[name] for name in names}, name="metadata").to_frame()
 

@@ -125,8 +125,8 @@ run.save_figure(plot_backbones(table), "07_backbones")
 # %%
 best, fastest = table["macro F1"].idxmax(), table.images_per_second.idxmax()
 row = table.loc[best]
-print(f"- best: {best}, macro F1 {row['macro F1']:.3f} [{row.low:.3f}, {row.high:.3f}], "
-      f"{row.images_per_second:.0f} images/s ({row.weights} weights)")
+print(f"- best: {best} ({row.weights} weights), {row.images_per_second:.0f} images/s, "
+      f"macro F1 {row['macro F1']:.3f} [{row.low:.3f}, {row.high:.3f}]")
 rivals = table.index[(table.high >= row["macro F1"]) & (table.index != best)]
 print(f"- its score lies within the interval of {len(rivals)} others")
 print(f"- fastest: {fastest}, {table.images_per_second[fastest]:.0f} images/s, "
