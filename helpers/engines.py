@@ -6,6 +6,7 @@ thread computes whole batches on one core, because one core's sums need no waiti
 """
 
 import contextlib
+import functools
 import os
 import queue
 import sys
@@ -165,17 +166,29 @@ def _create_torch(model, data_config: dict, recipe: Recipe, width: int) -> Engin
                   **_describe(recipe, data_config, kind))
 
 
-def _create_openvino(model, data_config: dict, recipe: Recipe, width: int) -> Engine:
-    import torch
+@functools.cache
+def _load_core():
+    """Return the process's one OpenVINO core, which is never let go.
 
+    Loading its CPU plugin gives the thread a signal stack, which is unmapped with the plugin: let
+    go in another thread, or before a newer core, it leaves a stack that the next signal (a child
+    that ended, an interrupted cell) dies on.
+    """
     # OpenVINO reports its use over the network unless its telemetry package is missing.
     sys.modules.setdefault("openvino_telemetry", None)
     import openvino
+
+    return openvino.Core()
+
+
+def _create_openvino(model, data_config: dict, recipe: Recipe, width: int) -> Engine:
+    core = _load_core()
+    import openvino
     import openvino.properties as properties
     import openvino.properties.hint as hints
+    import torch
 
     facts = _describe(recipe, data_config, "cpu")
-    core = openvino.Core()
     kind, name = {"float32": (openvino.Type.f32, "FP32"), "bf16": (openvino.Type.bf16, "BF16"),
                   "fp16": (openvino.Type.f16, "FP16")}[recipe.precision]
     if name not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

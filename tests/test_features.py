@@ -64,23 +64,6 @@ def recipe_with(**settings):
     return load_recipe("demo", {"backbone": MODEL, "image_size": 32, "data": "data"} | settings)
 
 
-def test_two_processes_make_the_array_of_one(folders, write_recipe, tmp_path):
-    """27 and 9 images in batches of 2: 14 and 5 batches, so neither divides by two."""
-    recipe = write_recipe("tiny", folders, source="folders", batch_size=2, workers=1)
-    arrays = {}
-    for count in (1, 2):
-        run = prepare_run(open_run(recipe, {"run": f"processes-{count}"}))
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        subprocess.run([sys.executable, *(launcher if count == 2 else []),
-                        "-m", "helpers.extraction", "--recipe", recipe,
-                        "--set", f"run=processes-{count}"], check=True, capture_output=True,
-                       env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
-        assert load_json(run.path("metadata"))["processes"] == count
-        arrays[count] = [run.path(f"{part}_features").read_bytes() for part in ("train", "test")]
-        assert len(load_features(run, "train")) == 27
-    assert arrays[1] == arrays[2]
-
-
 def test_an_unknown_backbone_names_near_ones():
     with pytest.raises(SuiteError, match=r"no backbone 'resnet5'; near it: .*resnet50"):
         check_backbone(recipe_with(backbone="resnet5"))
@@ -413,6 +396,60 @@ def test_bf16_is_declared_and_close(prepared, rows, tmp_path):
     assert load_json(progress_file(tmp_path / "rough.npy"))["precision"] == "bf16"
 
 
+def test_a_network_that_openvino_cannot_take_runs_on_torch(prepared, rows, capsys):
+    run, _, config = prepared
+    paths = rows.path.tolist()
+
+    class Awkward(torch.nn.Module):
+        def forward(self, images):
+            return torch.linalg.svdvals(images[:, :, :8, :8]).flatten(1)
+
+    engine = create_engine(Awkward(), config, run.recipe, paths)
+    assert engine.name == "torch"
+    assert "torch computes test_efficientnet" in capsys.readouterr().out
+    with pytest.raises(SuiteError, match="Set `engine: torch`"):
+        create_engine(Awkward(), config, run.recipe.model_copy(update={"engine": "openvino"}),
+                      paths)
+
+
+def test_an_interrupt_is_survived_when_an_engine_is_gone(prepared, rows):
+    """Let go in another thread, OpenVINO unmapped the stack that signals are handled on."""
+    script = textwrap.dedent(f"""
+        import json, os, signal, threading
+        from helpers.backbones import create_backbone
+        from helpers.engines import create_engine
+        from helpers.recipe import Recipe
+        recipe = Recipe(**json.loads({prepared[0].recipe.model_dump_json()!r}))
+        engines = [create_engine(*create_backbone(recipe), recipe, {rows.path.tolist()[:1]})]
+        thread = threading.Thread(target=engines.clear)
+        thread.start()
+        thread.join()
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            print("interrupted", engines)
+    """)
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert process.stdout == "interrupted []\n", (process.returncode, process.stderr)
+
+
+def test_two_processes_make_the_array_of_one(folders, write_recipe, tmp_path):
+    """27 and 9 images in batches of 2: 14 and 5 batches, so neither divides by two."""
+    recipe = write_recipe("tiny", folders, source="folders", batch_size=2, workers=1)
+    arrays = {}
+    for count in (1, 2):
+        run = prepare_run(open_run(recipe, {"run": f"processes-{count}"}))
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        subprocess.run([sys.executable, *(launcher if count == 2 else []),
+                        "-m", "helpers.extraction", "--recipe", recipe,
+                        "--set", f"run=processes-{count}"], check=True, capture_output=True,
+                       env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+        assert load_json(run.path("metadata"))["processes"] == count
+        arrays[count] = [run.path(f"{part}_features").read_bytes() for part in ("train", "test")]
+        assert len(load_features(run, "train")) == 27
+    assert arrays[1] == arrays[2]
+
+
 def test_the_finished_half_survives_an_interruption(prepared):
     run, model, config = prepared
     table = run.load_table()
@@ -483,19 +520,3 @@ def test_features_from_the_cache_are_the_same(prepared, tmp_path):
     extract_run(dataclasses.replace(run, recipe=cached), model, config)
     assert (run.folder / "train_images.npy").exists()
     assert np.array_equal(np.load(run.path("train_features")), plain)
-
-
-def test_a_network_that_openvino_cannot_take_runs_on_torch(prepared, rows, capsys):
-    run, _, config = prepared
-    paths = rows.path.tolist()
-
-    class Awkward(torch.nn.Module):
-        def forward(self, images):
-            return torch.linalg.svdvals(images[:, :, :8, :8]).flatten(1)
-
-    engine = create_engine(Awkward(), config, run.recipe, paths)
-    assert engine.name == "torch"
-    assert "torch computes test_efficientnet" in capsys.readouterr().out
-    with pytest.raises(SuiteError, match="Set `engine: torch`"):
-        create_engine(Awkward(), config, run.recipe.model_copy(update={"engine": "openvino"}),
-                      paths)
