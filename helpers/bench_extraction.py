@@ -24,12 +24,14 @@ import numpy as np
 import pandas as pd
 
 from helpers.backbones import create_backbone
+from helpers.batches import ImageRows
 from helpers.engines import create_engine
 from helpers.estimate import estimate_extraction
-from helpers.features import load_progress
 from helpers.layouts import SUFFIXES
+from helpers.processes import measure_peak
+from helpers.progress import load_progress
 from helpers.recipe import Recipe
-from helpers.streaming import ImageRows, measure_peak, stream_features
+from helpers.streaming import stream_features
 
 SIDE, FILES = 500, 512
 ROUNDS = 3

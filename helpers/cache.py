@@ -15,10 +15,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from helpers.errors import SuiteError
-from helpers.features import fingerprint_images, is_complete, progress_file
+from helpers.features import fingerprint_images
 from helpers.files import make_folder, reserve_array, save_json, show_path
 from helpers.images import describe_preprocessing
 from helpers.pixels import PixelReader
+from helpers.progress import is_complete, progress_file
 
 BLOCK = 1024  # images in flight
 

@@ -17,15 +17,17 @@ from sklearn.utils.class_weight import compute_class_weight
 from tqdm import tqdm
 
 from helpers.backbones import WEIGHT_FILES, create_backbone
+from helpers.batches import ImageRows
 from helpers.engines import create_engine
 from helpers.errors import SuiteError
 from helpers.evaluation import count_confusion, score_with_intervals
-from helpers.features import fingerprint_features, is_complete, load_progress, select_rows
+from helpers.features import fingerprint_features, select_rows
 from helpers.files import ROOT, load_json, make_folder, save_csv, save_json
 from helpers.heads import tabulate_probabilities, train_folds
+from helpers.progress import is_complete, load_progress
 from helpers.recipe import Recipe
 from helpers.run import Run
-from helpers.streaming import ImageRows, stream_features
+from helpers.streaming import stream_features
 
 WEIGHTS = ROOT / "data" / "weights"  # where downloaded files are looked for
 LAST_LINES = 1500  # characters of a failed process's output

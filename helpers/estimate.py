@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from helpers.batches import ImageRows
 from helpers.engines import Engine
 from helpers.pixels import PixelReader
-from helpers.processes import WORLD
-from helpers.streaming import ImageRows, measure_peak, one_thread_each
+from helpers.processes import WORLD, measure_peak
+from helpers.streaming import one_thread_each
 
 TRIED = 48  # images
 

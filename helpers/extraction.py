@@ -15,23 +15,19 @@ import numpy as np
 import pandas as pd
 
 from helpers.backbones import create_backbone
+from helpers.batches import ImageRows
 from helpers.cache import build_cache
 from helpers.engines import TOLERANCE, Engine, create_engine
 from helpers.errors import SuiteError
 from helpers.estimate import estimate_extraction
-from helpers.features import (
-    fingerprint_features,
-    is_complete,
-    load_features,
-    load_progress,
-    select_rows,
-)
+from helpers.features import fingerprint_features, load_features, select_rows
 from helpers.files import load_json, save_array, save_json, show_path
 from helpers.images import create_preprocessing, decode_image, fingerprint_preprocessing
 from helpers.processes import RANK, join_processes, wait_for_all
+from helpers.progress import is_complete, load_progress
 from helpers.recipe import parse_settings
 from helpers.run import Run, describe_versions, open_run
-from helpers.streaming import ImageRows, stream_features
+from helpers.streaming import stream_features
 
 PARTS = ("train", "test")
 

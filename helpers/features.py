@@ -2,7 +2,6 @@
 
 import hashlib
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ from helpers.backbones import fingerprint_weights, resolve_data_config
 from helpers.errors import SuiteError
 from helpers.files import load_json, show_path
 from helpers.images import describe_preprocessing
+from helpers.progress import describe_changes, is_complete, load_progress, progress_file
 from helpers.run import Run
 
 
@@ -47,20 +47,6 @@ def fingerprint_images(rows: pd.DataFrame) -> str:
     return f"{len(rows)}, {digest.hexdigest()[:16]}"
 
 
-def describe_changes(then: dict, now: dict) -> str:
-    """Say what differs between two fingerprints: "weights random 42 (now random 43)"."""
-    then, now = _flatten(then), _flatten(now)
-    return ", ".join(f"{key} {then.get(key, 'not noted')} (now {value})"
-                     for key, value in now.items() if then.get(key) != value)
-
-
-def _flatten(facts: dict) -> dict:
-    flat = {}
-    for key, value in facts.items():
-        flat |= _flatten(value) if isinstance(value, dict) else {key: value}
-    return flat
-
-
 def load_features(run: Run, part: str) -> np.ndarray:
     """Open `train` or `test` features as a read-only memory map, (images, features) float32.
 
@@ -80,24 +66,6 @@ def load_features(run: Run, part: str) -> np.ndarray:
         raise SuiteError(f"{show_path(path)} was made with other settings or images: {changed}. "
                          "Run 03_extraction again.")
     return features
-
-
-def is_complete(path: Path, fingerprint: dict) -> bool:
-    """Return whether an array of features is finished and was made from `fingerprint`."""
-    state = load_progress(path)
-    return path.exists() and state.get("complete", False) and (
-        state.get("fingerprint") == fingerprint)
-
-
-def load_progress(path: Path) -> dict:
-    """Return what stands beside an array on how it was made; empty if nothing does."""
-    progress = progress_file(path)
-    return load_json(progress) if progress.exists() else {}
-
-
-def progress_file(path: Path) -> Path:
-    """Return the file beside an array that says from what and how far it was made."""
-    return path.with_suffix(".progress.json")
 
 
 def load_labels(run: Run) -> np.ndarray:

@@ -1,11 +1,14 @@
-"""Processes: one job shared by several processes that torchrun has started.
+"""Processes: one job shared by several processes that torchrun has started, and their memory.
 
 Without torchrun all of this is a matter of one process, and nothing is initialised.
 """
 
 import contextlib
 import os
+import resource
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 from helpers.errors import SuiteError
 
@@ -59,3 +62,14 @@ def gather(value) -> list:
         raise SuiteError("another process of this job has failed; its message says why. The "
                          "same command continues.") from error
     return values
+
+
+def measure_peak() -> float:
+    """Return the most memory that this process has held so far, in MiB."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    for line in lines:  # getrusage would count the parent's memory in a new process
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from helpers import extraction, streaming
 from helpers.backbones import check_backbone, create_backbone, resolve_data_config
+from helpers.batches import ImageRows
 from helpers.engines import create_engine
 from helpers.errors import SuiteError
 from helpers.extraction import check_determinism, extract_features, extract_run
@@ -27,17 +28,17 @@ from helpers.features import (
     compare_features,
     load_features,
     load_labels,
-    progress_file,
     select_rows,
 )
 from helpers.files import load_json, save_csv, save_json
 from helpers.images import create_preprocessing, decode_image
 from helpers.inspection import inspect_images
+from helpers.progress import progress_file
 from helpers.recipe import load_recipe
 from helpers.run import open_run
 from helpers.sources import load_table
 from helpers.splits import assign_splits, encode_labels
-from helpers.streaming import ImageRows, stream_features
+from helpers.streaming import stream_features
 
 MODEL = "test_efficientnet"
 
@@ -259,22 +260,24 @@ def test_killed_and_run_again_the_array_is_byte_equal(prepared, rows, tmp_path, 
         import pandas as pd
         from helpers import streaming
         from helpers.backbones import create_backbone
+        from helpers.batches import ImageRows
         from helpers.engines import create_engine
+        from helpers.progress import GrowingArray
         from helpers.recipe import Recipe
         recipe = Recipe(**json.loads({run.recipe.model_dump_json()!r}))
         model, config = create_backbone(recipe)
         rows = pd.read_csv({str(tmp_path / "many.csv")!r})
         streaming.SAVE_EVERY_S = streaming.LOOK_EVERY_S = 0
         engine, saves = create_engine(model, config, recipe, rows.path.tolist()), []
-        save = streaming._Job.save
-        def save_then_die(job):
-            save(job)
-            if job.marks.any():
-                saves.append(job)
+        save = GrowingArray.save
+        def save_then_die(array):
+            save(array)
+            if array.marks.any():
+                saves.append(array)
             if len(saves) == {moment}:
                 os.kill(os.getpid(), signal.SIGKILL)
-        streaming._Job.save = save_then_die
-        streaming.stream_features(engine, streaming.ImageRows(rows, config),
+        GrowingArray.save = save_then_die
+        streaming.stream_features(engine, ImageRows(rows, config),
                                   pathlib.Path({str(killed)!r}), {{"all": "same"}})
     """)
     process = subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
