@@ -21,7 +21,7 @@ from helpers.images import create_normalisation, create_preprocessing, decode_im
 from helpers.pixels import PixelReader
 from helpers.recipe import Recipe
 
-PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": 128 * 224 * 224}  # what the caches, a GPU like
+PIXELS_AT_ONCE = {"cpu": 4 * 224 * 224, "cuda": 128 * 224 * 224}  # what the caches, a GPU like
 MAX_BATCH = {"cpu": 128, "cuda": 1024}
 MAX_WORKERS = 16  # processes beside a GPU
 COMPARED = 32  # images, at most, on which an engine is compared with eager torch
@@ -205,7 +205,7 @@ def _create_openvino(model, data_config: dict, recipe: Recipe, width: int) -> En
 
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing warns of every Python number that it fixes
-        # One image is enough to trace, and takes an eighth of the memory.
+        # One image is enough to trace, and takes less memory.
         one = torch.zeros(1, *facts["shape"][1:], dtype=torch.uint8)
         traced = torch.jit.trace(Network().eval(), one, check_trace=False)
         graph = openvino.convert_model(traced, input=[(facts["shape"], openvino.Type.u8)])
