@@ -47,6 +47,7 @@ def compare_backbones(run: Run) -> pd.DataFrame:
         SuiteError: none could be measured.
     """
     rows = sample_rows(select_rows(run.load_table(), "train"), run.recipe.compare_images)
+    save_csv(rows, make_folder(run.folder / "backbones") / "rows.csv")
     names = list(dict.fromkeys([run.recipe.backbone, *run.recipe.compare]))
     found, hub = [], True
     for name in (bar := tqdm(names, unit="backbone")):
@@ -86,9 +87,8 @@ def find_weights(recipe: Recipe, backbone: str) -> str:
 
 def _measure(run: Run, backbone: str, weights: str, rows: pd.DataFrame) -> tuple[dict, str]:
     """Return a backbone's facts and scores, or none and the reason."""
-    folder = make_folder(run.folder / "backbones")
+    folder = run.folder / "backbones"
     recipe = run.recipe.model_copy(update={"backbone": backbone, "weights": weights})
-    save_csv(rows, folder / "rows.csv")
     task, target = folder / f"{backbone}.task.json", folder / f"{backbone}.npy"
     save_json({"recipe": recipe.model_dump(mode="json"), "measured": run.measured}, task)
     done = subprocess.run([sys.executable, "-m", "helpers.comparison", str(task)], cwd=ROOT,
