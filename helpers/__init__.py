@@ -5,8 +5,8 @@ form one line, each importing only from those before it:
 
     errors, files, colab, recipe, run, demo, archives, cifar, layouts, sources, images, pixels,
     inspection, copies, checks, splits, backbones, processes, progress, features, cache,
-    engines, batches, streaming, estimate, extraction, augmentation, checklist, heads,
-    projection, evaluation, comparison, charts, galleries, report
+    openvino_engine, engines, batches, streaming, estimate, extraction, augmentation,
+    checklist, heads, projection, evaluation, comparison, charts, galleries, report
 
 `batch` runs the notebooks headless, `bench` and `bench_extraction` measure, and `publish` puts
 a run's outputs into the notebooks that are committed.

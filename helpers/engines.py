@@ -6,11 +6,7 @@ thread computes whole batches on one core, because one core's sums need no waiti
 """
 
 import contextlib
-import functools
 import os
-import queue
-import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +14,7 @@ import numpy as np
 
 from helpers.errors import SuiteError
 from helpers.images import create_normalisation, create_preprocessing, decode_image
+from helpers.openvino_engine import compile_network
 from helpers.pixels import PixelReader
 from helpers.recipe import Recipe
 
@@ -25,7 +22,6 @@ PIXELS_AT_ONCE = {"cpu": 4 * 224 * 224, "cuda": 128 * 224 * 224}  # what the cac
 MAX_BATCH = {"cpu": 128, "cuda": 1024}
 MAX_WORKERS = 16  # processes beside a GPU
 COMPARED = 32  # images, at most, on which an engine is compared with eager torch
-COPIES = 512 * 2**20  # bytes of weights, at most, that a copy for each worker may take
 EXACT = 1e-5  # OpenVINO's float32 may differ so much from torch's, relative to the largest
 TOLERANCE = {"float32": 1e-3, "bf16": 0.2, "fp16": 0.1}  # more is no rounding, but a mistake
 
@@ -166,69 +162,7 @@ def _create_torch(model, data_config: dict, recipe: Recipe, width: int) -> Engin
                   **_describe(recipe, data_config, kind))
 
 
-@functools.cache
-def _load_core():
-    """Return the process's one OpenVINO core, which is never let go.
-
-    Loading its CPU plugin gives the thread a signal stack, which is unmapped with the plugin: let
-    go in another thread, or before a newer core, it leaves a stack that the next signal (a child
-    that ended, an interrupted cell) dies on.
-    """
-    # OpenVINO reports its use over the network unless its telemetry package is missing.
-    sys.modules.setdefault("openvino_telemetry", None)
-    import openvino
-
-    return openvino.Core()
-
-
 def _create_openvino(model, data_config: dict, recipe: Recipe, width: int) -> Engine:
-    core = _load_core()
-    import openvino
-    import openvino.properties as properties
-    import openvino.properties.hint as hints
-    import torch
-
     facts = _describe(recipe, data_config, "cpu")
-    kind, name = {"float32": (openvino.Type.f32, "FP32"), "bf16": (openvino.Type.bf16, "BF16"),
-                  "fp16": (openvino.Type.f16, "FP16")}[recipe.precision]
-    if name not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise SuiteError(f"this machine's processor does not compute in {recipe.precision}: set "
-                         "`precision: float32`.")
-
-    class Network(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model, self.normalise = model, create_normalisation(data_config)
-
-        def forward(self, pixels):
-            return self.model(self.normalise(pixels))
-
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # tracing warns of every Python number that it fixes
-        # One image is enough to trace, and takes less memory.
-        one = torch.zeros(1, *facts["shape"][1:], dtype=torch.uint8)
-        traced = torch.jit.trace(Network().eval(), one, check_trace=False)
-        graph = openvino.convert_model(traced, input=[(facts["shape"], openvino.Type.u8)])
-    # A copy of the network for each worker computes in the worker's own thread, which saves
-    # handing every batch to another; a large network is shared instead.
-    workers = facts["workers"]
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    copies = workers if workers * weights <= COPIES else 1
-    options = {properties.inference_num_threads(): workers // copies,
-               properties.num_streams(): 0 if copies == workers else workers,
-               hints.enable_cpu_pinning(): False,  # decoding threads move, so must these
-               hints.inference_precision(): kind}
-    compiled = [core.compile_model(graph, "CPU", options) for _ in range(copies)]
-    requests = queue.SimpleQueue()
-    for worker in range(workers):
-        requests.put(compiled[worker % copies].create_infer_request())
-
-    def compute(pixels):
-        request = requests.get()
-        try:
-            request.infer({0: pixels}, share_inputs=True)
-            return request.get_output_tensor().data.astype(np.float32)
-        finally:
-            requests.put(request)
-
-    return Engine("openvino", "cpu", compute=compute, width=width, **facts)
+    return Engine("openvino", "cpu", compute=compile_network(model, data_config, **facts),
+                  width=width, **facts)

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from helpers import extraction, streaming
@@ -397,6 +398,23 @@ def test_bf16_is_declared_and_close(prepared, rows, tmp_path):
         np.linalg.norm(exact, axis=1) * np.linalg.norm(rough, axis=1))
     assert not np.array_equal(exact, rough) and np.median(cosine) > 0.999
     assert load_json(progress_file(tmp_path / "rough.npy"))["precision"] == "bf16"
+
+
+def test_bf16_keeps_the_first_convolution_exact(prepared, tmp_path):
+    """Weights that cancel each other but for 1/512 would be lost by bf16's 8 bits."""
+    run, _, config = prepared
+    path = tmp_path / "plain.png"
+    Image.new("RGB", (32, 32), (250, 20, 90)).save(path)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3, groups=3, bias=False),
+                                  torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    network[0].weight.data.zero_()[:, 0, 1, 1:] = torch.tensor([1 + 1 / 512, -1])
+    recipe = run.recipe.model_copy(update={"precision": "bf16", "engine": "openvino"})
+    try:
+        engine = create_engine(network.requires_grad_(False), config, recipe, [str(path)])
+    except SuiteError as error:
+        assert "does not compute in bf16" in str(error)
+        return
+    assert engine.difference < 0.01
 
 
 def test_a_network_that_openvino_cannot_take_runs_on_torch(prepared, rows, capsys):
