@@ -1,5 +1,6 @@
 """Batches: the images behind an array of features, and their pixels, a batch at a time."""
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -42,17 +43,21 @@ class ImageRows:
         for copy in copies:  # still copies?
             read_file(self.paths[copy], self.hashes[copy])
 
-    def check(self) -> None:
-        """Raise SuiteError if a file is not the one that was inspected any more.
+    def check(self, numbers: Iterable[int]) -> None:
+        """Raise SuiteError if a file of these distinct images has changed since it was inspected.
 
         For rows that are kept, not computed: those check their files as they read them.
         """
+        if self.cached is not None:
+            return
+        rows = [row for number in numbers for row in self.places[number]]
+
         def check(row: int) -> None:
             read_file(self.paths[row], self.hashes[row])
 
         with ThreadPoolExecutor() as pool:
-            for start in range(0, len(self), BLOCK):
-                list(pool.map(check, range(start, min(start + BLOCK, len(self)))))
+            for start in range(0, len(rows), BLOCK):
+                list(pool.map(check, rows[start : start + BLOCK]))
 
 
 class Batches:

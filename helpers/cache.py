@@ -34,7 +34,7 @@ def build_cache(table: pd.DataFrame, data_config: dict, target: Path) -> np.ndar
         preprocessing makes of each image before it becomes numbers.
 
     Raises:
-        SuiteError: too little room on the disk.
+        SuiteError: too little room on the disk, or an image that cannot be read or has changed.
     """
     _, height, width = data_config["input_size"]
     shape = (len(table), height, width, 3)
@@ -43,6 +43,8 @@ def build_cache(table: pd.DataFrame, data_config: dict, target: Path) -> np.ndar
     fingerprint = {"images": fingerprint_images(table)} | {
         key: value for key, value in pixels.items() if key not in ("mean", "std")}
     if not is_complete(target, fingerprint):
+        partial = target.with_name(f".{target.name}.partial")
+        partial.unlink(missing_ok=True)  # it would count against the free space
         size = int(np.prod(shape)) / 2**20
         free = shutil.disk_usage(make_folder(target.parent)).free / 2**20
         print(f"{len(table)} images of {width} x {height} take {size:,.0f} MiB in "
@@ -51,7 +53,6 @@ def build_cache(table: pd.DataFrame, data_config: dict, target: Path) -> np.ndar
             raise SuiteError(f"the cache needs {size:,.0f} MiB, {show_path(target.parent)} has "
                              f"{free:,.0f}. Set `cache: false`, or a smaller `image_size`.")
         progress_file(target).unlink(missing_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
         images = reserve_array(partial, shape, np.uint8)
         paths, hashes, local = table.path.tolist(), table.sha256.tolist(), threading.local()
 

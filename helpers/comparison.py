@@ -126,7 +126,7 @@ def run_task(path: Path) -> None:
     fingerprint = fingerprint_features(Run(recipe, path.parent), rows, data_config)
     images = ImageRows(rows, data_config)
     if is_complete(target, fingerprint) and facts.exists():
-        images.check()
+        images.check(range(len(images.places)))
         return
     state = model.state_dict().values()
     engine = create_engine(model, data_config, recipe, rows.path.tolist())

@@ -53,7 +53,7 @@ def create_engine(model, data_config: dict, recipe: Recipe, paths: list[str]) ->
 
     Args:
         model: from `create_backbone`; the engine owns it from here on.
-        paths: images to compare on; the first batch is used.
+        paths: images to compare on; the first batch is used, at most 32 of it.
 
     Raises:
         SuiteError: the machine lacks the precision, or OpenVINO is asked for by name and cannot.
@@ -140,7 +140,8 @@ def _create_torch(model, data_config: dict, recipe: Recipe, width: int) -> Engin
     cuda = torch.cuda.is_available()
     kind = "cuda" if cuda else "cpu"
     device = torch.device(kind, int(os.environ.get("LOCAL_RANK", 0)) if cuda else None)
-    if cuda and recipe.precision == "bf16" and not torch.cuda.is_bf16_supported():
+    if cuda and recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(
+            including_emulation=False):
         raise SuiteError("this GPU does not compute in bf16: set `precision` to `fp16` or "
                          "`float32`.")
     model = model.to(device, memory_format=torch.channels_last)

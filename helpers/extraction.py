@@ -54,7 +54,8 @@ def extract_run(run: Run, model, data_config: dict) -> dict:
     engine = None
     for part in PARTS:
         if part not in missing:
-            ImageRows(rows[part], data_config).check()
+            images = ImageRows(rows[part], data_config)
+            images.check(range(len(images.places)))
             print(f"{run.path(f'{part}_features').name}: features of {len(rows[part])} images "
                   "are there already")
             continue
@@ -165,6 +166,8 @@ def main(arguments: list[str] | None = None) -> int:
         with join_processes():
             run = open_run(options.recipe, parse_settings(options.set))
             extract_run(run, *create_backbone(run.recipe, run.measured))
+            if RANK == 0:
+                run.finish("03_extraction")
     except SuiteError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -27,7 +27,7 @@ def select_rows(table: pd.DataFrame, part: str) -> pd.DataFrame:
 def fingerprint_features(run: Run, rows: pd.DataFrame, data_config: dict) -> dict:
     """Return all that decides the features of `rows`: images, weights, preprocessing.
 
-    The engine is not among it: engines agree within 1e-5 of the largest feature.
+    The engine is not among it: in float32 they agree within 1e-5 of the largest feature.
     """
     return {
         "images": fingerprint_images(rows),
@@ -63,6 +63,7 @@ def load_features(run: Run, part: str) -> np.ndarray:
     if not is_complete(path, expected) or len(features) != len(rows):
         changed = describe_changes(state.get("fingerprint", {}), expected) if state else (
             f"{show_path(progress_file(path))} is missing, which says from what")
+        changed = changed or "its extraction is not finished"
         raise SuiteError(f"{show_path(path)} was made with other settings or images: {changed}. "
                          "Run 03_extraction again.")
     return features

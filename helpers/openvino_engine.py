@@ -109,7 +109,11 @@ def _keep_first_exact(core, graph):
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "network.xml")
-        openvino.save_model(graph, path, compress_to_fp16=False)
+        try:
+            openvino.save_model(graph, path, compress_to_fp16=False)
+        except (OSError, RuntimeError) as error:
+            raise SuiteError(f"cannot write the network to {folder} ({error}). Free some space "
+                             "there, or set TMPDIR to another folder.") from error
         tree = ElementTree.parse(path)
         layers = [layer for layer in tree.iter("layer")
                   if layer.get("type") in ("Convolution", "GroupConvolution")]

@@ -5,6 +5,7 @@ Beside an array lies a record, `<name>.progress.json`. While the array grows it 
 later run, of one process or of several, continues at what is missing.
 """
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from helpers.errors import SuiteError
 from helpers.files import load_json, reserve_array, save_json, show_path, write_whole
-from helpers.processes import RANK, WORLD, wait_for_all
+from helpers.processes import RANK, WORLD, gather, wait_for_all
 
 
 def progress_file(path: Path) -> Path:
@@ -65,12 +66,20 @@ class GrowingArray:
         self.seconds, self.computed = 0.0, []
 
     def open(self) -> bool:
-        """Continue what an earlier run has left, or start anew; return whether it continues."""
+        """Continue what an earlier run has left, or start anew; return whether it continues.
+
+        Raises:
+            SuiteError: the processes do not agree on how.
+        """
         before = load_progress(self.target)
         then = {key: before.get(key) for key in self.how}
         left = self.partial.exists() and self.marks_file.exists()
         continues = then == self.how and left and not before["complete"]
-        wait_for_all()  # nobody changes anything before all have looked
+        hows = gather(self.how)  # and nobody changes anything before all have looked
+        if any(how != self.how for how in hows):
+            raise SuiteError(f"the processes would make {self.target.name} in different ways: "
+                             f"{describe_changes(hows[0], hows[-1])}. Name the `engine`, and "
+                             "use devices of one kind.")
         if continues:
             self.seconds = before["seconds"]
         elif RANK == 0:
@@ -78,6 +87,7 @@ class GrowingArray:
                 print(f"{self.target.name} is computed anew: {describe_changes(then, self.how)}")
             # From here on nothing vouches for an older array, or for another's partial one.
             progress_file(self.target).unlink(missing_ok=True)
+            self.partial.unlink(missing_ok=True)
             reserve_array(self.partial, self.shape, np.float32)
             with write_whole(self.marks_file) as temporary:
                 temporary.write_bytes(bytes(max(self.batches, 1)))
@@ -88,8 +98,12 @@ class GrowingArray:
         self.offset = np.load(self.partial, mmap_mode="r").offset
         self.file = os.open(self.partial, os.O_RDWR)
         self.identity = os.fstat(self.file)
-        self.last_save = time.monotonic()
+        self.start_clock()
         return continues
+
+    def start_clock(self) -> None:
+        """Count the seconds from now on, not from the last save."""
+        self.last_save = time.monotonic()
 
     def write(self, row: int, values: np.ndarray) -> None:
         """Put one row into its place in the file.
@@ -97,29 +111,34 @@ class GrowingArray:
         Raises:
             SuiteError: the disk is full, or fails.
         """
-        try:
+        with self._explained():
             written = os.pwrite(self.file, values, self.offset + row * values.nbytes)
-        except OSError as error:
-            raise SuiteError(f"cannot write {show_path(self.partial)} ({error.strerror}). Free "
-                             "some space, and run again.") from error
         if written != values.nbytes:
             raise SuiteError(f"{show_path(self.partial)} could not be written in full. Free some "
                              "space, and run again.")
 
     def save(self) -> None:
-        """Mark the batches in `computed`, once their rows are safely on the disk."""
+        """Mark the batches in `computed`, once their rows are safely on the disk.
+
+        Raises:
+            SuiteError: the disk fails, or another run has started the array anew.
+        """
         computed, now = list(self.computed), time.monotonic()
-        os.fsync(self.file)
+        with self._explained():
+            os.fsync(self.file)
+        place = self._find()
         self.marks[computed] = 1
         self.marked.flush()
         self.seconds, self.last_save = self.seconds + now - self.last_save, now
-        if RANK == 0:
+        if RANK == 0 and place == self.partial:  # else another run of the same has finished it
             self._record(complete=False)
 
     def close(self) -> None:
         """Save, and let go of the file."""
-        self.save()
-        os.close(self.file)
+        try:
+            self.save()
+        finally:
+            os.close(self.file)
 
     def finish(self, **facts) -> None:
         """Give the file its name, when every process has closed it, and note `facts`.
@@ -130,14 +149,27 @@ class GrowingArray:
         if RANK == 0:
             if not self.marks.all():
                 raise SuiteError(f"{show_path(self.partial)} lacks rows: run again.")
-            if self.partial.exists() and os.path.samestat(self.identity, self.partial.stat()):
+            if self._find() == self.partial:
                 self.partial.replace(self.target)
-            elif not os.path.samestat(self.identity, self.target.stat()):
-                raise SuiteError(f"another run has started to make {show_path(self.target)} "
-                                 "anew meanwhile: let only one at a time.")
             self._record(complete=True, rows=self.shape[0], processes=WORLD, **facts)
             self.marks_file.unlink(missing_ok=True)
         wait_for_all()
+
+    def _find(self) -> Path:
+        """Return where this run's file is by now."""
+        for path in (self.partial, self.target):
+            if path.exists() and os.path.samestat(self.identity, path.stat()):
+                return path
+        raise SuiteError(f"another run has started to make {show_path(self.target)} anew "
+                         "meanwhile: let only one at a time.")
+
+    @contextlib.contextmanager
+    def _explained(self):
+        try:
+            yield
+        except OSError as error:
+            raise SuiteError(f"cannot write {show_path(self.partial)} ({error.strerror}). Free "
+                             "some space, and run again.") from error
 
     def _record(self, **facts) -> None:
         save_json(self.how | {"seconds": round(self.seconds, 2)} | facts,

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -38,20 +39,23 @@ def stream_features(engine: Engine, images: ImageRows, target: Path, fingerprint
     """
     batches = Batches(images, engine.shape)
     how = {"fingerprint": fingerprint, "engine": engine.name, "device": engine.device,
-           "batch_size": engine.batch_size}
+           "batch_size": engine.batch_size, "engine_version": version(engine.name)}
     array = GrowingArray(target, (len(images), engine.width), len(batches), how)
     continues = array.open()
     try:
+        done, missing = np.flatnonzero(array.marks), np.flatnonzero(array.marks == 0)
         if continues:
-            images.check()
-        missing = np.flatnonzero(array.marks == 0)
+            images.check(number for batch in done[RANK::WORLD]
+                         for number in batches.numbers(batch))
         wait_for_all()  # nobody marks anything before all have seen what is missing
+        array.start_clock()
         _fill(array, engine, batches, missing[RANK::WORLD].tolist())
     finally:
         array.close()
-    peaks = gather(measure_peak())
+    peaks, seconds = zip(*gather((measure_peak(), array.seconds)), strict=True)
     array.finish(computed=len(images.places), peak_memory_mb=round(max(peaks)),
-                 precision=engine.precision, max_relative_difference=engine.difference)
+                 seconds=round(max(seconds), 2), precision=engine.precision,
+                 max_relative_difference=engine.difference)
 
 
 def _fill(array: GrowingArray, engine: Engine, batches: Batches, missing: list[int]) -> None:

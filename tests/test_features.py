@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from helpers import extraction, streaming
+from helpers import extraction, progress, streaming
 from helpers.backbones import check_backbone, create_backbone, resolve_data_config
 from helpers.batches import ImageRows
 from helpers.engines import create_engine
@@ -34,7 +34,7 @@ from helpers.features import (
 from helpers.files import load_json, save_csv, save_json
 from helpers.images import create_preprocessing, decode_image
 from helpers.inspection import inspect_images
-from helpers.progress import progress_file
+from helpers.progress import GrowingArray, load_progress, progress_file
 from helpers.recipe import load_recipe
 from helpers.run import open_run
 from helpers.sources import load_table
@@ -326,6 +326,33 @@ def test_progress_of_other_features_is_not_continued(prepared, rows, tmp_path, m
     assert np.array_equal(features, extract(prepared, rows, tmp_path / "other.npy"))
 
 
+def test_a_run_that_another_one_outran_is_refused(tmp_path):
+    """It would vouch for rows that the other has made in another way."""
+    first, second = (GrowingArray(tmp_path / "features.npy", (4, 3), 2, {"precision": precision})
+                     for precision in ("float32", "bf16"))
+    assert not first.open()
+    assert not second.open()
+    with pytest.raises(SuiteError, match=r"another run has started to make .* anew meanwhile"):
+        first.close()
+    second.close()
+    assert load_progress(tmp_path / "features.npy")["precision"] == "bf16"
+
+
+def test_processes_that_compute_in_different_ways_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "gather", lambda how: [how, {"engine": "torch"}])
+    with pytest.raises(SuiteError, match=r"different ways: engine openvino \(now torch\)"):
+        GrowingArray(tmp_path / "features.npy", (4, 3), 2, {"engine": "openvino"}).open()
+
+
+def test_unfinished_features_are_refused(prepared):
+    run, model, config = prepared
+    extract_run(run, model, config)
+    record = progress_file(run.path("train_features"))
+    save_json(load_json(record) | {"complete": False}, record)
+    with pytest.raises(SuiteError, match="its extraction is not finished"):
+        load_features(run, "train")
+
+
 def test_exact_copies_are_computed_once(prepared, rows, tmp_path, monkeypatch, capsys):
     doubled = pd.concat([rows, rows.iloc[::-1]], ignore_index=True)
     computed, plain = [], ImageRows.read
@@ -468,6 +495,7 @@ def test_two_processes_make_the_array_of_one(folders, write_recipe, tmp_path):
         assert load_json(run.path("metadata"))["processes"] == count
         arrays[count] = [run.path(f"{part}_features").read_bytes() for part in ("train", "test")]
         assert len(load_features(run, "train")) == 27
+        assert "03_extraction" in load_json(run.folder / "settings.json")
     assert arrays[1] == arrays[2]
 
 
