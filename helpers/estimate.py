@@ -54,5 +54,5 @@ def estimate_extraction(engine: Engine, images: ImageRows) -> dict[str, float]:
 
 def _say(minutes: float) -> str:
     if minutes < 1.5:
-        return f"{minutes * 60:.0f} seconds"
+        return f"{minutes * 60:.0f} seconds" if minutes * 60 > 1.5 else "a second"
     return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
