@@ -125,7 +125,9 @@ def choose_batch(recipe: Recipe, data_config: dict, device: str) -> int:
     if recipe.batch_size:
         return recipe.batch_size
     _, height, width = data_config["input_size"]
-    return min(MAX_BATCH[device], max(1, round(PIXELS_AT_ONCE[device] / (height * width))))
+    # Numbers of half the size: twice the images in the same caches and memory.
+    pixels = PIXELS_AT_ONCE[device] * (2 if recipe.precision != "float32" else 1)
+    return min(MAX_BATCH[device], max(1, round(pixels / (height * width))))
 
 
 def _describe(recipe: Recipe, data_config: dict, device: str) -> dict:

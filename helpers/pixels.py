@@ -119,9 +119,15 @@ def read_file(path: str, sha256: str | None = None) -> bytes:
     Raises:
         SuiteError: it cannot be read, or has changed since it was inspected.
     """
-    try:
-        with open(os.path.join(ROOT, path), "rb", buffering=0) as stream:  # noqa: PTH123
-            content = stream.read()  # pathlib would take longer than the disk
+    try:  # three calls of the system; pathlib would take longer than the disk
+        stream = os.open(os.path.join(ROOT, path), os.O_RDONLY)
+        try:
+            size = os.fstat(stream).st_size
+            content = os.read(stream, size)
+        finally:
+            os.close(stream)
+        if len(content) < size:
+            raise OSError(f"{len(content)} of {size} bytes could be read")
     except OSError as error:
         raise SuiteError(_explain(path, error.strerror or str(error))) from None
     if sha256 and hashlib.sha256(content).hexdigest() != sha256:
@@ -165,13 +171,27 @@ def _plan(steps: list) -> tuple[_Resize | None, _CenterCrop | None]:
 
 def _is_rotated(content: bytes) -> bool:
     """Return whether a JPEG file's EXIF or XMP may ask for a rotation."""
-    if b"Exif\0" not in content and b"Orientation" not in content:
+    header = content[: _measure_header(content)]
+    if b"Exif\0" not in header and b"Orientation" not in header:
         return False
     try:
         with Image.open(io.BytesIO(content)) as image:
             return image.getexif().get(ORIENTATION, 1) not in (0, 1)
     except Exception:  # damaged metadata raises whatever its reader stumbles over
         return True
+
+
+def _measure_header(content: bytes) -> int:
+    """Return where a JPEG file's compressed pixels begin; its length if it is unusual."""
+    place = 2
+    while place + 4 <= len(content) and content[place] == 0xFF:
+        marker = content[place + 1]
+        if marker == 0xDA:
+            return place
+        if marker < 0xC0 or 0xD0 <= marker <= 0xD9 or marker == 0xFF:  # no length follows
+            break
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return len(content)
 
 
 def _explain(path: str, reason) -> str:

@@ -106,13 +106,13 @@ class GrowingArray:
         self.last_save = time.monotonic()
 
     def write(self, row: int, values: np.ndarray) -> None:
-        """Put one row into its place in the file.
+        """Put (rows, columns) values into their place in the file, from `row` on.
 
         Raises:
             SuiteError: the disk is full, or fails.
         """
         with self._explained():
-            written = os.pwrite(self.file, values, self.offset + row * values.nbytes)
+            written = os.pwrite(self.file, values, self.offset + row * values[0].nbytes)
         if written != values.nbytes:
             raise SuiteError(f"{show_path(self.partial)} could not be written in full. Free some "
                              "space, and run again.")

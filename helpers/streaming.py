@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -125,15 +126,17 @@ def _compute_from_loader(array: GrowingArray, engine: Engine, batches: Batches,
 
 def _write(array: GrowingArray, batches: Batches, batch: int, values: np.ndarray) -> None:
     """Put the rows of one batch, copies included, into the array."""
-    images, numbers = batches.images, batches.numbers(batch)
-    finite = np.isfinite(values[: len(numbers)]).all(axis=1)
+    places = [batches.images.places[number] for number in batches.numbers(batch)]
+    rows, counts = np.concatenate(places), [len(place) for place in places]
+    values = np.repeat(values[: len(places)], counts, axis=0)
+    finite = np.isfinite(values).all(axis=1)
     if not finite.all():
-        row = images.places[numbers[int(np.argmin(finite))]][0]
-        raise SuiteError(f"the features of {show_path(images.paths[row])} are no numbers: set "
+        path = batches.images.paths[rows[np.argmin(finite)]]
+        raise SuiteError(f"the features of {show_path(path)} are no numbers: set "
                          "`precision: float32`, or look at the `weights`.")
-    for number, value in zip(numbers, values, strict=False):
-        for row in images.places[number]:
-            array.write(int(row), value)
+    starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)  # of rows that follow each other
+    for start, end in pairwise([*starts, len(rows)]):
+        array.write(int(rows[start]), values[start:end])
     array.computed.append(batch)
 
 
