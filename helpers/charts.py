@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import style
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullLocator
 
 STYLE = Path(__file__).with_name("suite.mplstyle")
@@ -222,13 +223,16 @@ def plot_backbones(table: pd.DataFrame):
     scored = table.dropna(subset=["macro F1"])
     figure, axes = create_figure(5.4)
     for name, row in scored.iterrows():
-        colour = _colour(list(table.index).index(name))
+        position = list(table.index).index(name)
+        colour = _colour(position)
         error = [[row["macro F1"] - row.low], [row.high - row["macro F1"]]]
-        axes.errorbar(row.images_per_second, row["macro F1"], error, fmt="o", markersize=8,
+        axes.errorbar(row.images_per_second, row["macro F1"], error, fmt=_marker(position),
+                      markersize=8,
                       color=colour, capsize=3, alpha=0.9,
                       markerfacecolor="white" if row.weights == "random" else colour)
-        axes.annotate(name, (row.images_per_second, row["macro F1"]), (7, 5), fontsize=9,
-                      textcoords="offset points")
+        axes.annotate(name, (row.images_per_second, row.low), (0, -12), fontsize=9,
+                      textcoords="offset points", ha="center",  # perhaps over another's bar
+                      path_effects=[withStroke(linewidth=3, foreground="white")], zorder=3)
     axes.set(xscale="log", xlabel="images a second, decoding included (right is cheaper)",
              ylabel="out-of-fold macro F1", title="Score against cost (hollow: random weights)")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

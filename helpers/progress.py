@@ -76,10 +76,11 @@ class GrowingArray:
         left = self.partial.exists() and self.marks_file.exists()
         continues = then == self.how and left and not before["complete"]
         hows = gather(self.how)  # and nobody changes anything before all have looked
-        if any(how != self.how for how in hows):
+        other = next((how for how in hows if how != hows[0]), None)
+        if other:
             raise SuiteError(f"the processes would make {self.target.name} in different ways: "
-                             f"{describe_changes(hows[0], hows[-1])}. Name the `engine`, and "
-                             "use devices of one kind.")
+                             f"{describe_changes(hows[0], other)}. Name the `engine`, and use "
+                             "devices of one kind.")
         if continues:
             self.seconds = before["seconds"]
         elif RANK == 0:

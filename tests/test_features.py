@@ -339,7 +339,7 @@ def test_a_run_that_another_one_outran_is_refused(tmp_path):
 
 
 def test_processes_that_compute_in_different_ways_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(progress, "gather", lambda how: [how, {"engine": "torch"}])
+    monkeypatch.setattr(progress, "gather", lambda how: [how, {"engine": "torch"}, how])
     with pytest.raises(SuiteError, match=r"different ways: engine openvino \(now torch\)"):
         GrowingArray(tmp_path / "features.npy", (4, 3), 2, {"engine": "openvino"}).open()
 
