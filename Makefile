@@ -33,11 +33,11 @@ lint: install  ## check the style
 notebooks: install  ## after editing a notebook's .py: pair, run the demo, keep its outputs
 	$(BIN)/jupytext --quiet --sync notebooks/*.py
 	rm -rf outputs/demo
-	$(BIN)/python -m helpers.batch --recipe demo --until 07
-	$(BIN)/python -m helpers.publish
+	$(BIN)/python -m helpers.batch --recipe demo --set final=true --until 07
+	$(BIN)/python -m helpers.dev.publish
 
 bench: install  ## measure speed and findings: make bench PHOTOS=folder-of-photos
-	$(BIN)/python -m helpers.bench $(if $(PHOTOS),--photos $(PHOTOS))
+	$(BIN)/python -m helpers.dev.bench $(if $(PHOTOS),--photos $(PHOTOS))
 
 clean:  ## remove all runs and the demo's images
 	rm -rf outputs/*/ data/demo/rakuten

@@ -1,15 +1,20 @@
 """Image classification by transfer learning: the logic behind the numbered notebooks.
 
-Importing this package loads nothing heavy; every module imports what it needs. The modules
-form one line, each importing only from those before it:
+The rooms stand in the order in which an image passes them; each imports only from those before
+it (a test holds that), and the files at the door from none:
 
-    errors, files, colab, recipe, run, demo, archives, cifar, layouts, sources, images, pixels,
-    inspection, copies, checks, splits, backbones, processes, progress, features, cache,
-    openvino_engine, engines, batches, streaming, estimate, extraction, augmentation,
-    checklist, heads, projection, evaluation, comparison, charts, galleries, report
+    the door     files, versions, imports, settings, recipe, columns, steps, colab, processes,
+                 shards, run; `batch`, which runs the notebooks headless, calls on all rooms
+    data         layouts, inspection, copies, splits                             01, 02
+    network      backbones, weights, preprocessing, pixels, augmentation         02, 03
+    features     extraction and its engines                                      03
+    training     cross-validation and heads                                      04
+    evaluation   scores, intervals, t-SNE, backbones compared                    05, 06, 07
+    pictures     charts, galleries, the report                                   all
+    serving      the saved model at work, the web page                           to come
+    dev          benches, publishing; no part of the product
 
-`batch` runs the notebooks headless, `bench` and `bench_extraction` measure, and `publish` puts
-a run's outputs into the notebooks that are committed.
+Importing this package or a room loads nothing heavy; every module imports what it needs.
 """
 
 import warnings

@@ -2,29 +2,43 @@
 
     python -m helpers.batch --recipe demo --set backbone=resnet50 --from 03 --until 04
 
-What is done is not done again: a notebook counts as done while its settings, the data, its
-own text and this package are what they were, and all that it makes is there. Executed copies
-go to outputs/<run>/notebooks/. Exit status: 0 done, 1 a notebook failed, 2 wrong settings.
+What is done is not done again: a notebook counts as done while its own text, the parts of this
+package that it reaches, and (01) the data are what they were, and all that it makes is there and
+fits (`helpers.run`). Executed copies go to outputs/<run>/notebooks/. Exit status: 0 done, 1 a
+notebook failed, 2 wrong settings.
+
+This process waits for hours beside others that need the memory: whatever loads a library runs
+in a process of its own.
 """
 
 import argparse
 import hashlib
 import json
 import multiprocessing
-import os
+import re
 import signal
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from helpers.backbones import check_backbone, fingerprint_weights
-from helpers.errors import SuiteError
-from helpers.files import ROOT, load_json, make_folder, save_json, show_path
+from helpers.files import (
+    ROOT,
+    SuiteError,
+    hash_files,
+    load_json,
+    make_folder,
+    resolve_path,
+    save_json,
+    show_path,
+)
+from helpers.imports import find_reached
 from helpers.recipe import parse_settings
-from helpers.run import MAIN_LINE, NOTEBOOKS, Run, open_run
+from helpers.run import Run, open_run
+from helpers.steps import MAIN_LINE, NOTEBOOKS, STEPS
 
 FOLDER = ROOT / "notebooks"
 
@@ -44,13 +58,11 @@ def run_notebooks(recipe: str, overrides: dict | None = None, first: str | None 
     """
     run = open_run(recipe, overrides)
     chosen = _choose(first, last)
-    check_backbone(run.recipe)
-    for name in chosen:
-        _require_pair(name)
     lock = FileLock(run.folder / ".lock")
     try:
         with lock.acquire(timeout=0):
-            return _run_chosen(run, chosen, recipe, overrides or {}, limit_s, first is not None)
+            return _run_chosen(run, chosen, recipe, overrides or {}, limit_s,
+                               first is not None)
     except Timeout:
         raise SuiteError(f"another batch is at work in {show_path(run.folder)}: wait for it, or "
                          "set `run` to another name.") from None
@@ -60,27 +72,31 @@ def run_notebooks(recipe: str, overrides: dict | None = None, first: str | None 
 
 
 def _run_chosen(run: Run, chosen: list[str], recipe: str, overrides: dict, limit_s: float,
-                stale: bool) -> bool:
-    state_file = run.folder / "progress.json"
+                again: bool) -> bool:
+    state_file, checked = run.folder / "progress.json", False
     state = load_json(state_file) if state_file.exists() else {}
-    data = _fingerprint_data(run.recipe.data_folder)
-    for name in chosen:
-        fingerprint = _fingerprint(run, name, data)
-        record = state.get(name, {})
-        # Whatever comes after something new is made again as well.
-        stale = stale or record.get("fingerprint") != fingerprint or not all(
-            path.exists() for path in run.artefacts_of(name))
-        if not stale:
-            print(f"{name}: done on {record['finished']}, nothing to do")
+    inputs = {name: _hash_code(FOLDER / f"{name}.ipynb") for name in chosen}
+    if NOTEBOOKS[0] in chosen:
+        inputs[NOTEBOOKS[0]] += _call_apart(_hash_data, run)
+    for step in STEPS:
+        name = step.name
+        if name not in chosen:
             continue
+        record = state.pop(name, {})
+        same = record.get("inputs") == inputs[name]
+        if same and not again and run.is_done(step):
+            print(f"{name}: done on {record['finished']}, nothing to do")
+            state[name] = record
+            continue
+        if not checked:
+            _call_apart(_check_inputs, run, FOLDER, chosen)
+            checked = True
         start = time.monotonic()
-        for later in chosen[chosen.index(name):]:
-            state.pop(later, None)
         save_json(state, state_file)
         if not execute_apart(run, name, recipe, overrides, limit_s):
             return False
         seconds = round(time.monotonic() - start, 1)
-        state[name] = {"fingerprint": fingerprint, "seconds": seconds,
+        state[name] = {"inputs": inputs[name], "seconds": seconds,
                        "finished": datetime.now(UTC).isoformat(timespec="seconds")}
         save_json(state, state_file)
         print(f"{name}: done in {seconds:.0f} s")
@@ -100,43 +116,55 @@ def _choose(first: str | None, last: str | None) -> list[str]:
     return chosen
 
 
-def _fingerprint(run: Run, name: str, data: str) -> str:
-    """Hash what decides a notebook's results: settings so far, data, weights, text, package."""
-    digest = hashlib.sha256(data.encode())
-    digest.update(json.dumps(run.recipe.settings_until(name[:2]), sort_keys=True).encode())
-    if name >= "03":
-        digest.update(fingerprint_weights(run.recipe).encode())
-    digest.update(json.dumps(_read_sources(FOLDER / f"{name}.ipynb")).encode())
-    for path in sorted((ROOT / "helpers").iterdir()):
-        if path.is_file():
-            digest.update(path.read_bytes())
+def _call_apart(function, *arguments):
+    """Return what `function` returns in a process of its own, which ends with it."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _hash_code(book: Path) -> str:
+    """Hash a notebook's code and the files of this package that it reaches."""
+    cells = json.loads(book.read_text("utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    digest = hashlib.sha256("\0".join(code).encode())
+    script = book.with_suffix(".py")  # changed alone, it is to be noticed, see _check_inputs
+    text = script.read_text("utf-8") if script.exists() else ""
+    digest.update(re.sub(r"(?m)^#.*\n", "", text).encode())
+    for path in find_reached(re.sub(r"(?m)^[%!].*", "", cell) for cell in code):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def _fingerprint_data(folder: Path) -> str:
-    """Hash names, sizes and times of all files in the data folder, not their contents."""
-    digest = hashlib.sha256()
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            path = os.path.join(place, name)
-            facts = os.lstat(path)
-            digest.update(os.fsencode(f"{path} {facts.st_size} {facts.st_mtime_ns}\n"))
-    return digest.hexdigest()
+def _hash_data(run: Run) -> str:
+    """Hash the content of the data, files that have kept size and time by what is known."""
+    if run.recipe.data.generate:
+        from helpers.data.table import find_data
+
+        find_data(run.recipe)  # makes it
+    known = run.folder / "data_files.json"
+    digest, files = hash_files(resolve_path(run.recipe.data.path),
+                               load_json(known) if known.exists() else None)
+    save_json(files, known)
+    return digest
 
 
-def _require_pair(name: str) -> None:
-    """Refuse a notebook whose `.py` says something else: which of the two was meant?"""
-    book, script = FOLDER / f"{name}.ipynb", FOLDER / f"{name}.py"
-    if script.exists() and _read_sources(book) != _read_sources(script):
-        raise SuiteError(f"{show_path(book)} and its .py differ: run `jupytext --sync "
-                         f"{show_path(book)}`, which takes over the newer one.")
+def _check_inputs(run: Run, notebooks: Path, chosen: list[str]) -> None:
+    """Raise SuiteError for a backbone or weights that do not exist, and for a torn pair.
 
-
-def _read_sources(path: Path) -> list[str]:
+    That is a notebook whose `.py` says something else: which of the two was meant?
+    """
     import jupytext
 
-    return [cell.source for cell in jupytext.read(path).cells if cell.cell_type == "code"]
+    from helpers.network.weights import check_network
+
+    check_network(run.recipe)
+    for name in chosen:
+        book = notebooks / f"{name}.ipynb"
+        pair = [[cell.source for cell in jupytext.read(path).cells if cell.cell_type == "code"]
+                for path in (book, book.with_suffix(".py")) if path.exists()]
+        if any(code != pair[0] for code in pair):
+            raise SuiteError(f"{show_path(book)} and its .py differ: run `jupytext --sync "
+                             f"{show_path(book)}`, which takes over the newer one.")
 
 
 def execute_apart(run: Run, name: str, recipe: str, overrides: dict, limit_s: float) -> bool:

@@ -16,8 +16,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from helpers.errors import SuiteError
-from helpers.files import ROOT, show_path
+from helpers.files import ROOT, SuiteError, show_path
 
 MOUNT_POINT = Path("/content/drive")
 MOUNT_LIMIT_S = 120  # long enough to click through the dialogue
@@ -126,6 +125,27 @@ def copy_results(folder: Path) -> int:
     return _copy_files(folder, Path(os.environ[DRIVE_FOLDER], folder.name), _is_current)
 
 
+def copy_part(part: Path, folder: Path) -> None:
+    """Copy one file of an unfinished step to Drive, so that a fresh runtime goes on from it.
+
+    Args:
+        part: a file, somewhere below the run's `folder`.
+    """
+    if DRIVE_FOLDER in os.environ:
+        start, end = part.parent, _find_on_drive(part.parent, folder)
+        _copy_files(start, end, lambda source, _: source != part, say=False)
+
+
+def remove_parts(parts: Path, folder: Path) -> None:
+    """Remove a folder of such files from Drive again: their whole has taken their place."""
+    if DRIVE_FOLDER in os.environ:
+        shutil.rmtree(_find_on_drive(parts, folder), ignore_errors=True)
+
+
+def _find_on_drive(place: Path, folder: Path) -> Path:
+    return Path(os.environ[DRIVE_FOLDER], folder.name, place.relative_to(folder))
+
+
 def fetch_results(folder: Path) -> int:
     """Bring a run back from Drive into an empty folder: yesterday's runtime is gone.
 
@@ -140,19 +160,22 @@ def fetch_results(folder: Path) -> int:
                        lambda *_: False)
 
 
-def _copy_files(start: Path, end: Path, skip: Callable[[Path, Path], bool]) -> int:
+def _copy_files(start: Path, end: Path, skip: Callable[[Path, Path], bool],
+                say: bool = True) -> int:
     copied = 0
     try:
         for source in sorted(start.rglob("*")):
-            target = end / source.relative_to(start)
-            if source.is_dir() or source.name.startswith(".") or skip(source, target):
+            name = source.relative_to(start)
+            target = end / name
+            if source.is_dir() or any(part.startswith(".") for part in name.parts) or skip(
+                    source, target):
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".{target.name}.part")
             shutil.copy2(source, temporary)
             os.replace(temporary, target)
             copied += 1
-        if copied:
+        if copied and say:
             print(f"copied {copied} files from {show_path(start)} to {show_path(end)}")
     except OSError as error:
         print(f"copying to {show_path(end)} stopped after {copied} files ({error}). Nothing is "

@@ -1,18 +1,23 @@
-"""Processes: one job shared by several processes that torchrun has started, and their memory.
+"""Processes: one job shared by several processes that torchrun has started.
 
 Without torchrun all of this is a matter of one process, and nothing is initialised.
 """
 
 import contextlib
 import os
-import resource
-import sys
 from datetime import timedelta
-from pathlib import Path
 
-from helpers.errors import SuiteError
+from helpers.files import SuiteError
 
-RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+def rank() -> int:
+    """Return this process's number among those of the job, from 0."""
+    return int(os.environ.get("RANK", 0))
+
+
+def world() -> int:
+    """Return how many processes share the job."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 @contextlib.contextmanager
@@ -24,13 +29,13 @@ def join_processes():
     Raises:
         SuiteError: there are more processes than GPUs.
     """
-    if WORLD == 1:
+    if world() == 1:
         yield
         return
     import torch
     from torch import distributed
 
-    cuda, here = torch.cuda.is_available(), int(os.environ.get("LOCAL_WORLD_SIZE", WORLD))
+    cuda, here = torch.cuda.is_available(), int(os.environ.get("LOCAL_WORLD_SIZE", world()))
     if cuda and here > torch.cuda.device_count():
         raise SuiteError(f"{here} processes cannot share {torch.cuda.device_count()} GPUs: lower "
                          "--nproc-per-node, or hide the GPUs with CUDA_VISIBLE_DEVICES=''.")
@@ -39,7 +44,7 @@ def join_processes():
     # Shares take unequal times, and whoever is done waits for the others, hours if need be.
     distributed.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(days=7))
     with open(os.devnull, "w") as nowhere, (  # noqa: PTH123
-            contextlib.redirect_stdout(nowhere) if RANK else contextlib.nullcontext()):
+            contextlib.redirect_stdout(nowhere) if rank() else contextlib.nullcontext()):
         yield
     distributed.destroy_process_group()  # not after a failure: it would wait for the others
 
@@ -51,25 +56,14 @@ def wait_for_all() -> None:
 
 def gather(value) -> list:
     """Return every process's value, in the order of their ranks."""
-    if WORLD == 1:
+    if world() == 1:
         return [value]
     from torch import distributed
 
-    values = [None] * WORLD
+    values = [None] * world()
     try:
         distributed.all_gather_object(values, value)
     except RuntimeError as error:  # the connection ends with the process at its other end
         raise SuiteError("another process of this job has failed; its message says why. The "
                          "same command continues.") from error
     return values
-
-
-def measure_peak() -> float:
-    """Return the most memory that this process has held so far, in MiB."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    for line in lines:  # getrusage would count the parent's memory in a new process
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (2**20 if sys.platform == "darwin" else 2**10)

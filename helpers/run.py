@@ -1,72 +1,43 @@
-"""Run: a recipe and its folder under outputs/, with every artefact that the notebooks make."""
+"""Run: a recipe and its folder under outputs/. Where artefacts are, and whether they still fit.
 
-import contextlib
+Whatever a notebook leaves is noted in `artefacts.json` when it is written: with which settings,
+from which inputs (a hash of each), and its own hash. So a half-finished notebook, another recipe
+under the same name or a changed table are noticed by whoever reads the artefact next.
+"""
+
+import argparse
 import json
 import os
 import shlex
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from platform import python_version
 
 from helpers.colab import copy_results, fetch_results
-from helpers.errors import SuiteError
 from helpers.files import (
     ROOT,
+    SuiteError,
+    hash_file,
+    hash_files,
     load_json,
     make_folder,
     resolve_path,
+    save_array,
+    save_csv,
     save_json,
     show_path,
-    write_whole,
 )
-from helpers.recipe import Recipe, load_recipe
+from helpers.processes import join_processes
+from helpers.recipe import format_settings, load_recipe, parse_settings
+from helpers.settings import WEIGHT_FILES, Recipe
+from helpers.steps import MAKERS, STEPS, Step
+from helpers.versions import describe_changes
 
 # SUITE_OUTPUTS sends all runs to another disk.
 OUTPUTS = resolve_path(os.environ.get("SUITE_OUTPUTS", ROOT / "outputs"))
-
-NOTEBOOKS = ("01_eda", "02_preprocessing", "03_extraction", "04_training", "05_tsne",
-             "06_evaluation", "07_backbones")
-MAIN_LINE = NOTEBOOKS[:6]  # what `make run` runs; the others are asked for by number
-
-# Artefact -> (file, the notebook that makes it). File names are the ones of the mission.
-ARTEFACTS = {
-    "images": ("images.csv", "01_eda"),
-    "inspection": ("inspection.csv", "01_eda"),
-    "quarantine": ("quarantine.csv", "01_eda"),
-    "near_copies": ("near_copies.csv", "01_eda"),
-    "normalisation": ("normalisation.json", "01_eda"),
-    "label_mapping": ("label_mapping.json", "02_preprocessing"),
-    "table": ("table.csv", "02_preprocessing"),
-    "folds": ("folds", "02_preprocessing"),
-    "checklist": ("checklist.json", "02_preprocessing"),
-    "train_features": ("train_features_{backbone}.npy", "03_extraction"),
-    "test_features": ("test_features_{backbone}.npy", "03_extraction"),
-    "train_labels": ("train_labels.npy", "03_extraction"),
-    "metadata": ("metadata.json", "03_extraction"),
-    "head": ("head_{backbone}.npz", "04_training"),
-    "oof_probabilities": ("oof_probabilities.csv", "04_training"),
-    "test_probabilities": ("test_probabilities.csv", "04_training"),
-    "tsne": ("tsne.csv", "05_tsne"),
-    "metrics": ("metrics.json", "06_evaluation"),
-    "confusion": ("confusion_matrix.csv", "06_evaluation"),
-    "classes": ("per_class.csv", "06_evaluation"),
-    "mistakes": ("mistakes.csv", "06_evaluation"),
-    "predictions": ("predictions.csv", "06_evaluation"),
-    "report": ("report.html", "06_evaluation"),
-    "backbones": ("backbones.csv", "07_backbones"),
-}
-
-# Columns in which an empty field means that there is nothing; elsewhere it is an empty text.
-NUMBERS_OR_LABELS = (
-    "label", "width", "height", "grey", "brightness", "entropy", "blurriness",
-    "blurriness_grayscale_std", *(f"brightness_perc_{p}" for p in (1, 5, 10, 15, 90, 95, 99)),
-    *(f"{what}_{channel}" for what in ("mean", "square") for channel in "rgb"),
-    "parameters", "features", "file_mb", "images_per_second", "peak_memory_mb", "macro F1",
-    "low", "high")
-
-_PACKAGES = ("torch", "torchvision", "timm", "openvino", "numpy", "pandas", "scikit-learn",
-             "pillow", "simplejpeg")
 
 
 @dataclass(frozen=True)
@@ -76,100 +47,152 @@ class Run:
     recipe: Recipe
     folder: Path
     command: str = ""  # what makes the run headless, to be shown
-    _made: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def path(self, artefact: str) -> Path:
-        """Return where to write `artefact`, a key of ARTEFACTS."""
-        self._made.add(artefact)
-        return self._locate(artefact)
+        """Return where `artefact`, one that a step makes, is or will be."""
+        files = MAKERS[artefact].list_files(self.recipe.network.strategy)
+        return self.folder / files[artefact].format(
+            backbone=self.recipe.network.backbone.replace("/", "_"))
 
     def need(self, artefact: str) -> Path:
         """Return where to read `artefact`.
 
         Raises:
-            SuiteError: it is missing, or was made with other settings; names its notebook.
+            SuiteError: it is missing, or it, or what it was made from, was made with other
+                settings or from other inputs; names the notebook to run.
         """
-        path, notebook = self._locate(artefact), ARTEFACTS[artefact][1]
+        path = self.path(artefact)
         if not path.exists():
+            notebook = MAKERS[artefact].name
             raise SuiteError(
                 f"{show_path(path)} is missing: run {notebook} first (notebooks/{notebook}.ipynb"
                 f", or `{self.command}`)."
             )
-        changed = [] if artefact in self._made else self._compare_settings(notebook)
-        if changed:
-            raise SuiteError(
-                f"{show_path(path)} was made with {', '.join(changed)}: run {notebook} again, "
-                "or set `run` to keep both."
-            )
+        stale = self._explain_stale(artefact, self._load_notes())
+        if stale:
+            raise SuiteError(f"{stale}, or set `run` to keep both.")
         return path
 
-    def _locate(self, artefact: str) -> Path:
-        name, _ = ARTEFACTS[artefact]
-        return self.folder / name.format(backbone=self.recipe.backbone.replace("/", "_"))
-
-    @property
-    def _settings(self) -> Path:
-        return self.folder / "settings.json"
-
-    def _compare_settings(self, notebook: str) -> list[str]:
-        """Say which settings differ from those that `notebook` was last finished with."""
-        made = load_json(self._settings) if self._settings.exists() else {}
-        now, then = self.recipe.settings_until(notebook[:2]), made.get(notebook, {})
-        return [f"{key}={then[key]} (now {now[key]})" for key in now
-                if key in then and then[key] != now[key]]
-
     def load_table(self, artefact: str = "table"):
-        """Return one of the run's CSV files as a DataFrame, ids and labels as text."""
-        import pandas as pd
+        """Return one of the run's CSV files as a DataFrame, every column in its type."""
+        from helpers.columns import read_table
 
-        text = dict.fromkeys(("image_id", "path", "label", "prediction", "reason",
-                              "note", "productid"), str)
-        # Only an empty field is missing: a class may well be called "NA" or "None".
-        if self.recipe.group_column:
-            text[self.recipe.group_column] = str
-        empty = {name: [""] for name in NUMBERS_OR_LABELS}
-        return pd.read_csv(self.need(artefact), dtype=text, keep_default_na=False,
-                           na_values=empty, low_memory=False)
+        column = self.recipe.splits.group_column
+        return read_table(self.need(artefact), [column] if column else ["productid"])
 
-    @property
-    def measured(self) -> dict | None:
-        """Mean and deviation of the data set's own pixels, if 01 has measured them."""
-        path = self._locate("normalisation")
-        return load_json(path) if path.exists() else None
+    @contextmanager
+    def write(self, artefact: str, **facts) -> Iterator[Path]:
+        """Yield where to write `artefact`; note afterwards how it was made.
 
-    def artefacts_of(self, notebook: str) -> list[Path]:
-        """Return the paths of all that `notebook` makes."""
-        return [self._locate(name) for name, (_, maker) in ARTEFACTS.items()
-                if maker == notebook]
+        Args:
+            facts: further plain values for the note.
+        """
+        step, path = MAKERS[artefact], self.path(artefact)
+        # From here on nothing vouches for what an earlier run has left.
+        self._note(path, None)
+        inputs = self._hash_inputs(step)
+        yield path
+        digest, state = hash_files(path)
+        self._note(path, {"settings": self.recipe.select(*step.settings), "inputs": inputs,
+                          "hash": digest, "state": state,
+                          "written": datetime.now(UTC).isoformat(timespec="seconds")} | facts)
 
-    def save_figure(self, figure, name: str):
-        """Write a matplotlib figure to figures/`name`.png and return that picture to show."""
-        from IPython.display import Image
+    def save(self, artefact: str, content, index: bool = False) -> None:
+        """Write a DataFrame, an array, or a dictionary or list, by the artefact's ending."""
+        with self.write(artefact) as path:
+            if path.suffix == ".csv":
+                save_csv(content, path, index)
+            else:
+                (save_array if path.suffix == ".npy" else save_json)(content, path)
 
-        path = self.folder / "figures" / f"{name}.png"
-        with write_whole(path) as temporary:
-            figure.savefig(temporary)
-        return Image(filename=str(path))
+    def is_done(self, step: Step) -> bool:
+        """Return whether all that `step` makes is there and fits."""
+        notes = self._load_notes()
+        return all(self.path(artefact).exists() and not self._explain_stale(artefact, notes)
+                   for artefact in step.list_files(self.recipe.network.strategy))
 
     def finish(self, notebook: str) -> None:
-        """Say what `notebook` has made, note its settings, and copy it to Drive if one is set.
+        """Say what `notebook` has made, and copy the run to Drive if one is set.
 
         Raises:
-            SuiteError: one of its artefacts is missing.
+            SuiteError: one of its artefacts is missing, or an earlier run has left it.
         """
-        missing = [path for path in self.artefacts_of(notebook) if not path.exists()]
-        if missing:
-            raise SuiteError(f"{notebook} has not made {show_path(missing[0])}: run all its "
-                             "cells in order.")
-        for path in self.artefacts_of(notebook):
+        step = next(step for step in STEPS if step.name == notebook)
+        for artefact in step.list_files(self.recipe.network.strategy):
+            path = self.path(artefact)
+            if not path.exists():
+                raise SuiteError(f"{notebook} has not made {show_path(path)}: run all its cells "
+                                 "in order.")
+            self.need(artefact)
             files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
             size = sum(f.stat().st_size for f in files) / 1024
             many = f" ({len(files)} files)" if path.is_dir() else ""
             print(f"{show_path(path)}{many}  {size:,.0f} KiB")
-        made = load_json(self._settings) if self._settings.exists() else {}
-        made[notebook] = self.recipe.settings_until(notebook[:2])
-        save_json(made, self._settings)
         copy_results(self.folder)
+
+    @property
+    def measured(self) -> dict | None:
+        """Mean and deviation of the data set's own pixels, if 01 has measured them."""
+        path = self.path("normalisation")
+        return load_json(path) if path.exists() else None
+
+    @property
+    def _notes_file(self) -> Path:
+        return self.folder / "artefacts.json"
+
+    def _load_notes(self) -> dict:
+        return load_json(self._notes_file) if self._notes_file.exists() else {}
+
+    def _note(self, path: Path, note: dict | None) -> None:
+        notes = self._load_notes()
+        if note or notes.pop(path.name, None):
+            save_json(notes | ({path.name: note} if note else {}), self._notes_file)
+
+    def _hash_inputs(self, step: Step) -> dict[str, str]:
+        """Hash what `step` reads of this run, and the weight file if the network has one."""
+        notes, inputs = self._load_notes(), {}
+        for artefact in step.reads:
+            if artefact in self._applicable and self.path(artefact).exists():
+                inputs[artefact] = self._hash(artefact, notes)
+        weights = self.recipe.network.weights
+        if "features" in step.settings and weights.endswith(WEIGHT_FILES):
+            inputs["weights"] = hash_file(resolve_path(weights))
+        return inputs
+
+    @property
+    def _applicable(self) -> set[str]:
+        """Artefacts that are made under this run's strategy."""
+        return {name for step in STEPS
+                for name in step.list_files(self.recipe.network.strategy)}
+
+    def _hash(self, artefact: str, notes: dict) -> str:
+        path = self.path(artefact)
+        return hash_files(path, notes.get(path.name, {}).get("state"))[0]
+
+    def _explain_stale(self, artefact: str, notes: dict) -> str:
+        """Say why an artefact that is there does not fit; empty if it does."""
+        step, path = MAKERS[artefact], self.path(artefact)
+        note = notes.get(path.name)
+        if note is None:
+            return (f"nothing says with which settings {show_path(path)} was made (its notebook "
+                    f"was interrupted, or it comes from elsewhere): run {step.name} again")
+        inputs = self._hash_inputs(step) if note["inputs"] else {}
+        for name in step.reads:  # the earliest reason helps most
+            if name in note["inputs"] and name in inputs:
+                stale = self._explain_stale(name, notes)
+                if stale:
+                    return stale
+        changed = describe_changes(note["settings"], self.recipe.select(*step.settings))
+        if changed:
+            return f"{show_path(path)} was made with {changed}: run {step.name} again"
+        others = [name for name, digest in note["inputs"].items()
+                  if inputs.get(name, digest) != digest]
+        if others:
+            names = ", ".join(name if name == "weights" else self.path(name).name
+                              for name in others)
+            return (f"{show_path(path)} was made from another {names} than is there now: run "
+                    f"{step.name} again")
+        return ""
 
 
 def open_run(recipe: str, overrides: dict | None = None) -> Run:
@@ -186,28 +209,39 @@ def open_run(recipe: str, overrides: dict | None = None) -> Run:
         except ValueError:
             raise SuiteError(f"overrides is not a dictionary: {overrides!r}") from None
     checked = load_recipe(recipe, overrides)
-    if checked.generate == "digits":
-        from helpers.demo import write_demo
-
-        write_demo(checked.data_folder)
-    pairs = [f"{key}={value}" for key, value in (overrides or {}).items()]
+    pairs = format_settings(overrides or {})
     command = f"python -m helpers.batch --recipe {shlex.quote(show_path(recipe))}"
     command += f" --set {shlex.join(pairs)}" if pairs else ""
     run = Run(checked, make_folder(OUTPUTS / checked.run_name), command)
     if not any(run.folder.iterdir()):
         fetch_results(run.folder)
     changed = "".join(f", {pair}" for pair in pairs)
-    print(f"recipe {checked.name}{changed}: {checked.source} in "
-          f"{show_path(checked.data_folder)}, {checked.backbone} ({checked.weights} weights), "
-          f"{checked.folds} folds")
+    network = checked.network
+    print(f"recipe {checked.name}{changed}: {checked.data.source} in "
+          f"{show_path(resolve_path(checked.data.path))}, {network.backbone} "
+          f"({network.weights} weights), {checked.splits.folds} folds")
     print(f"results go to {show_path(run.folder)}")
     return run
 
 
-def describe_versions() -> dict[str, str]:
-    """Return the versions of Python and the packages that decide the numbers."""
-    versions = {"python": python_version()}
-    for name in _PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):  # a GPU needs no OpenVINO
-            versions[name] = version(name)
-    return versions
+def run_command(module: str, purpose: str, action: Callable[[Run], object]) -> int:
+    """Run a module's command line, which one process or torchrun's many may call.
+
+    Args:
+        action: is called with the opened run, in every process.
+
+    Returns:
+        The exit status: 0 done, 2 with a sentence on what is wrong.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=purpose)
+    parser.add_argument("--recipe", default="demo", help="name under data/, or a YAML file")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+                        help="settings that replace the recipe's")
+    options = parser.parse_args()
+    try:
+        with join_processes():
+            action(open_run(options.recipe, parse_settings(options.set)))
+    except SuiteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -50,7 +50,7 @@ import sys
 from pathlib import Path
 
 places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / "suite"]
-home = next((p for p in places if (p / "helpers" / "recipe.py").exists()), None)
+home = next((p for p in places if (p / "helpers" / "colab.py").exists()), None)
 if home is None:
     home = Path.cwd() / "suite"
     clone = ["git", "clone", "--quiet", "--depth", "1", repository, str(home)]
@@ -92,7 +92,7 @@ run = open_run(recipe, overrides)
 # to the local disk first.
 
 # %%
-from helpers.sources import load_table
+from helpers.data.table import load_table
 
 table = load_table(run.recipe)
 table[["image_id", "path", "label", "split"]].head()
@@ -106,15 +106,13 @@ table[["image_id", "path", "label", "split"]].head()
 # A download that broke off, an empty file: one such image can stop a night's training.
 # Some pipelines put a black picture in its place, and the model learns from pictures of
 # nothing. We decode every file to its last byte, and measure it while it is open:
-# brightness, sharpness, information, size, a checksum and a thumbnail.
+# brightness, sharpness, information, size, a checksum and a thumbnail. Interrupted, this
+# continues where it was.
 
 # %%
-import numpy as np
+from helpers.data.inspection import inspect_images
 
-from helpers.inspection import inspect_images
-
-images = inspect_images(table, run.folder / ".thumbnails.npy")
-thumbnails = np.load(run.folder / ".thumbnails.npy", mmap_mode="r")
+images = inspect_images(table, run)
 
 # %% [markdown]
 # Unreadable files have a `reason`; all others have numbers.
@@ -135,13 +133,13 @@ images.reason[images.reason != ""].value_counts().to_frame("images")
 # details reaches `near_copy`, two images count as one picture.
 
 # %%
-from helpers.copies import find_exact_copies, find_near_copies, group_copies
+from helpers.data.copies import find_exact_copies, find_near_copies, group_copies
+from helpers.data.inspection import load_thumbnails
 
 exact = find_exact_copies(images)
-pairs = find_near_copies(thumbnails, run.recipe.near_copy)
+pairs = find_near_copies(load_thumbnails(run), run.recipe.data.near_copy, exact)
 images["group"] = group_copies(len(images), exact, pairs)
-(run.folder / ".thumbnails.npy").unlink()
-print(f"{(exact >= 0).sum()} images in exact copies, {pairs['copy'].sum()} close pairs")
+print(f"{(exact >= 0).sum()} images in exact copies, {pairs['copy'].sum()} near pairs")
 
 # %% [markdown]
 # Copies, and copies of copies, share a `group`; the next notebook keeps a group on one
@@ -149,9 +147,10 @@ print(f"{(exact >= 0).sum()} images in exact copies, {pairs['copy'].sum()} close
 # taken for one picture, *≠* was not.
 
 # %%
-from helpers.galleries import show_borderline
+from helpers.pictures.charts import save_figure
+from helpers.pictures.galleries import show_borderline
 
-run.save_figure(show_borderline(images, pairs), "01_borderline")
+save_figure(run, show_borderline(images, pairs), "01_borderline")
 
 # %% [markdown]
 # If a pair marked *=* shows two different things, raise `near_copy`; if one marked *≠* is
@@ -167,20 +166,22 @@ run.save_figure(show_borderline(images, pairs), "01_borderline")
 # %%
 import pandas as pd
 
-from helpers.checks import find_faults, set_aside
+from helpers.data.findings import find_faults, set_aside
 
-findings = find_faults(images, exact, pairs, run.recipe)
+findings = find_faults(images, exact, pairs, run.recipe.data)
 used, quarantine = set_aside(images, findings)
 pd.crosstab(findings.check, findings.decision)
 
 # %% [markdown]
 # An image can have several findings. Nothing is deleted, moved or changed in your data:
 # the quarantine is a list, and every later step leaves out what stands on it.
+# `conflicting near copy`, two labels for what looks like one picture, is only reported:
+# likeness is no proof. Add it to `quarantine` if a look confirms it.
 
 # %%
-from helpers.galleries import show_findings
+from helpers.pictures.galleries import show_findings
 
-run.save_figure(show_findings(findings), "01_findings")
+save_figure(run, show_findings(findings), "01_findings")
 
 # %% [markdown]
 # Each row is one check, its worst images first. Dark, blurry or odd-sized images are not
@@ -196,18 +197,19 @@ quarantine[["image_id", "split", "reason"]].head(20)
 # where they turn up).
 
 # %%
-from helpers.files import save_csv, save_json
-from helpers.inspection import measure_normalisation
+from helpers.data.inspection import forget_inspection, measure_normalisation
 
-save_csv(images, run.path("images"))
-save_csv(findings, run.path("inspection"))
-save_csv(quarantine, run.path("quarantine"))
-save_csv(pairs, run.path("near_copies"))
 mean, std = measure_normalisation(used)
-save_json({"mean": mean, "std": std}, run.path("normalisation"))
+run.save("images", images)
+run.save("inspection", findings)
+run.save("quarantine", quarantine)
+run.save("near_copies", pairs)
+run.save("normalisation", {"mean": mean, "std": std})
+forget_inspection(run)
 
 # %% [markdown]
-# All tables are saved; the next notebook starts from them.
+# All tables are saved, each with a note of the settings that it was made with; the next
+# notebook starts from them.
 #
 # ## 5 · How unbalanced are the classes?
 #
@@ -215,11 +217,11 @@ save_json({"mean": mean, "std": std}, run.path("normalisation"))
 # smallest, says how easily a model could look good by ignoring small classes.
 
 # %%
-from helpers.charts import plot_class_counts
-from helpers.splits import count_classes, imbalance_ratio
+from helpers.pictures.charts import plot_class_counts
+from helpers.data.splits import count_classes, imbalance_ratio
 
 counts = count_classes(used)
-run.save_figure(plot_class_counts(counts), "01_class_counts")
+save_figure(run, plot_class_counts(counts), "01_class_counts")
 
 # %% [markdown]
 # A long tail like the demo's is usual for products, species or defects. Two things follow:
@@ -238,10 +240,10 @@ print(f"always answering '{counts.idxmax()}' would be right {naive:.1%} of the t
 # No statistic replaces a look. Each row shows random training images of one class.
 
 # %%
-from helpers.galleries import show_classes
+from helpers.pictures.galleries import show_classes
 
 labelled = used[used.split == "train"]
-run.save_figure(show_classes(labelled, seed=run.recipe.seed), "01_classes")
+save_figure(run, show_classes(labelled, seed=run.recipe.splits.seed), "01_classes")
 
 # %% [markdown]
 # Ask of each row: could *you* tell it from the others? Does one image seem to stand in
@@ -249,9 +251,9 @@ run.save_figure(show_classes(labelled, seed=run.recipe.seed), "01_classes")
 # watermark) that would give the class away? A network will find such a shortcut.
 
 # %%
-from helpers.charts import plot_sizes
+from helpers.pictures.charts import plot_sizes
 
-run.save_figure(plot_sizes(used), "01_sizes")
+save_figure(run, plot_sizes(used), "01_sizes")
 
 # %% [markdown]
 # Points on the grey line are square. The outliers of the histogram are worth opening: in

@@ -27,7 +27,7 @@
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
 # | 1 | give every class a number | `label_mapping.json` |
-# | 2 | set a hold-out aside, deal the rest into folds | `table.csv`, `figures/02_class_shares.png` |
+# | 2 | set a hold-out aside, deal the rest into folds | `table.csv`, `class_weights.json`, `figures/02_class_shares.png` |
 # | 3 | write the tables of every fold | `folds/` |
 # | 4 | look at what the network sees | `figures/02_preprocessing.png`, `figures/02_normalisation.png` |
 # | 5 | see how training images may be varied | `figures/02_augmentation.png` |
@@ -49,7 +49,7 @@ import sys
 from pathlib import Path
 
 places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / "suite"]
-home = next((p for p in places if (p / "helpers" / "recipe.py").exists()), None)
+home = next((p for p in places if (p / "helpers" / "colab.py").exists()), None)
 if home is None:
     home = Path.cwd() / "suite"
     clone = ["git", "clone", "--quiet", "--depth", "1", repository, str(home)]
@@ -77,12 +77,11 @@ overrides = {}
 # The same recipe as before, so the same folder; the images not set aside come from 01.
 
 # %%
+from helpers.data.preparation import load_used
 from helpers.run import open_run
 
 run = open_run(recipe, overrides)
-settings, images = run.recipe, run.load_table("images")
-quarantine = run.load_table("quarantine")
-used = images[~images.image_id.isin(quarantine.image_id)]
+settings, used = run.recipe.splits, load_used(run)
 
 # %% [markdown]
 # If 01 had not been run, the cell above would say so instead of failing somewhere later.
@@ -92,7 +91,7 @@ used = images[~images.image_id.isin(quarantine.image_id)]
 # cannot be in every fold; the recipe's `leaks` and `small_classes` say what to do.
 
 # %%
-from helpers.splits import exclude_leaks, join_groups, settle_small_classes
+from helpers.data.splits import exclude_leaks, join_groups, settle_small_classes
 
 table = exclude_leaks(join_groups(used, settings.group_column), settings.leaks)
 table = settle_small_classes(table, settings.holdout, settings.folds,
@@ -107,11 +106,10 @@ table = settle_small_classes(table, settings.holdout, settings.folds,
 # a model without it cannot be read by anyone, not even by us next month.
 
 # %%
-from helpers.files import save_csv, save_json
-from helpers.splits import encode_labels
+from helpers.data.splits import encode_labels
 
-mapping = encode_labels(table, settings.class_names.values())
-save_json(mapping, run.path("label_mapping"))
+mapping = encode_labels(table, run.recipe.data.class_names.values())
+run.save("label_mapping", mapping)
 mapping
 
 # %% [markdown]
@@ -121,8 +119,8 @@ mapping
 #
 # Each labelled training image gets exactly one place:
 #
-# - the **hold-out** is locked away and scored once, in notebook 06. Nothing is ever
-#   chosen by looking at it;
+# - the **hold-out** is locked away until the recipe says `final: true`; then notebook 06
+#   scores it, and counts the look. Nothing is ever chosen by looking at it;
 # - the other images are dealt into **k folds**. Each fold is judged by a model trained
 #   on the other folds, so that in the end every image has been judged once by a model
 #   that never saw it.
@@ -132,11 +130,11 @@ mapping
 # all images of one product, patient or camera.
 
 # %%
-from helpers.splits import assign_splits, check_splits
+from helpers.data.splits import assign_splits, check_splits
 
 table = assign_splits(table, settings.holdout, settings.folds, settings.seed)
 check_splits(table, settings.leaks)
-save_csv(table, run.path("table"))
+run.save("table", table)
 table.groupby(["split", "fold"]).size().rename("images").reset_index()
 
 # %% [markdown]
@@ -145,13 +143,26 @@ table.groupby(["split", "fold"]).size().rename("images").reset_index()
 # one group or one exact copy stood on two sides.
 
 # %%
-from helpers.charts import plot_class_shares
+from helpers.pictures.charts import plot_class_shares, save_figure
 
-run.save_figure(plot_class_shares(table), "02_class_shares")
+save_figure(run, plot_class_shares(table), "02_class_shares")
 
 # %% [markdown]
 # The bars break at nearly the same places from top to bottom: each part is a small copy
 # of the whole, as far as whole groups allow.
+#
+# *Class weights* make up for the imbalance: in the training an image of a rare class will
+# count more, so that each class counts the same as a whole.
+
+# %%
+from helpers.data.splits import weigh_classes
+
+weights = weigh_classes(table, mapping)
+run.save("class_weights", weights)
+{name: round(weight, 2) for name, weight in weights.items()}
+
+# %% [markdown]
+# A weight of 2 means that one image of the class counts like two average ones.
 #
 # ## 3 · Fold tables as files
 #
@@ -159,9 +170,10 @@ run.save_figure(plot_class_shares(table), "02_class_shares")
 # these files.
 
 # %%
-from helpers.splits import save_folds
+from helpers.data.splits import save_folds
 
-paths = save_folds(table, run.path("folds"))
+with run.write("folds") as folder:
+    paths = save_folds(table, folder)
 print(f"{len(paths)} files, from {paths[0].name} to {paths[-1].name}")
 
 # %% [markdown]
@@ -174,9 +186,9 @@ print(f"{len(paths)} files, from {paths[0].name} to {paths[-1].name}")
 # architecture; the recipe may change size and resize mode.
 
 # %%
-from helpers.backbones import resolve_data_config
+from helpers.network.preprocessing import resolve_data_config
 
-data_config = resolve_data_config(settings, run.measured)
+data_config = resolve_data_config(run.recipe, run.measured)
 data_config
 
 # %% [markdown]
@@ -185,10 +197,10 @@ data_config
 # bottom row the same images as they reach the network.
 
 # %%
-from helpers.galleries import show_preprocessing
+from helpers.pictures.galleries import show_preprocessing
 
 labelled = table[table.split == "train"]
-run.save_figure(show_preprocessing(labelled, data_config, seed=settings.seed),
+save_figure(run, show_preprocessing(labelled, data_config, seed=settings.seed),
                 "02_preprocessing")
 
 # %% [markdown]
@@ -199,12 +211,12 @@ run.save_figure(show_preprocessing(labelled, data_config, seed=settings.seed),
 # are several ways, and a frozen network understands only the one that it grew up with.
 
 # %%
-from helpers.backbones import normalise_config
-from helpers.galleries import show_normalisations
+from helpers.network.preprocessing import normalise_config
+from helpers.pictures.galleries import show_normalisations
 
 ways = ["minmax", "symmetric", "imagenet", "dataset", "zscore"]
 configs = {way: normalise_config(data_config, way, run.measured) for way in ways}
-run.save_figure(show_normalisations(labelled.path.iloc[0], configs), "02_normalisation")
+save_figure(run, show_normalisations(labelled.path.iloc[0], configs), "02_normalisation")
 
 # %% [markdown]
 # The same image, red, green and blue values counted (in a grey image the three lines are
@@ -218,19 +230,20 @@ run.save_figure(show_normalisations(labelled.path.iloc[0], configs), "02_normali
 # ever touches validation, test or the extraction that follows.
 
 # %%
-from helpers.augmentation import choose_levels
-from helpers.splits import count_classes
+from helpers.network.augmentation import choose_levels
+from helpers.data.splits import count_classes
 
-choose_levels(count_classes(table), settings.augmentation_sizes).to_frame().T
+sizes = run.recipe.network.augmentation_sizes
+choose_levels(count_classes(table), sizes).to_frame().T
 
 # %% [markdown]
 # Classes with more than the first of `augmentation_sizes` are LIGHT, with fewer than the
 # second HEAVY.
 
 # %%
-from helpers.galleries import show_augmentations
+from helpers.pictures.galleries import show_augmentations
 
-run.save_figure(show_augmentations(labelled, seed=settings.seed), "02_augmentation")
+save_figure(run, show_augmentations(labelled, seed=settings.seed), "02_augmentation")
 
 # %% [markdown]
 # Could you still name the class of each picture? If not, the level is too strong for this
@@ -242,27 +255,29 @@ run.save_figure(show_augmentations(labelled, seed=settings.seed), "02_augmentati
 # Before hours are spent on a model: is everything as it should be?
 
 # %%
-from helpers.checklist import run_checklist
+from helpers.network.readiness import run_checklist
 
 checklist = run_checklist(run, table)
-save_json(checklist.to_dict("records"), run.path("checklist"))
+run.save("checklist", checklist.to_dict("records"))
 checklist.style.hide(axis="index")
 
 # %% [markdown]
 # `fail` must be mended first. `warn` is for you to judge: in the demo it marks the planted
-# broken files and the imbalance, both meant to be there.
-#
-# If images will be read many times, `cache: true` in the recipe has the next notebook
-# keep them resized, after saying how much room that takes.
+# broken files, the small classes, the imbalance and the untrained network, all meant to be
+# there.
 #
 # ## What we saw
 
 # %%
+import pandas as pd
+
 train = table[table.split == "train"]
 kept = (table.split == "holdout").sum()
 print(f"- {len(train)} images in {settings.folds} folds, {kept} in the hold-out")
-print(f"- the smallest class has {train.label.value_counts().min()} images, "
-      f"at least {train.groupby('fold').label.value_counts().min()} in each fold")
+smallest = train.label.value_counts().idxmin()
+per_fold = pd.crosstab(train.label, train.fold).loc[smallest]
+print(f"- the smallest class, {smallest}, has {per_fold.sum()} images, "
+      f"{per_fold.min()} to {per_fold.max()} in each fold")
 print(f"- the network gets {data_config['input_size'][1]} x "
       f"{data_config['input_size'][2]} pixels, {data_config['crop_mode']}")
 

@@ -46,7 +46,7 @@ import sys
 from pathlib import Path
 
 places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / "suite"]
-home = next((p for p in places if (p / "helpers" / "recipe.py").exists()), None)
+home = next((p for p in places if (p / "helpers" / "colab.py").exists()), None)
 if home is None:
     home = Path.cwd() / "suite"
     clone = ["git", "clone", "--quiet", "--depth", "1", repository, str(home)]
@@ -86,11 +86,11 @@ run = open_run(recipe, overrides)
 # classes. What remains ends in one vector per image.
 
 # %%
-from helpers.backbones import create_backbone
+from helpers.network.backbones import create_backbone
 
 model, data_config = create_backbone(run.recipe, run.measured)
-parameters = sum(p.numel() for p in model.parameters())
-print(f"{run.recipe.backbone}: {parameters / 1e6:.1f} million parameters, all frozen")
+million = sum(p.numel() for p in model.parameters()) / 1e6
+print(f"{run.recipe.network.backbone}: {million:.1f} million parameters, all frozen")
 
 # %% [markdown]
 # The demo uses *random* weights, so that nothing has to be downloaded. Surprisingly,
@@ -107,14 +107,15 @@ print(f"{run.recipe.backbone}: {parameters / 1e6:.1f} million parameters, all fr
 # the same numbers; on a GPU PyTorch computes. The first batch is computed both ways and
 # compared. A few images are tried first, so that you know how long it will take.
 #
-# Rows are written as they come, straight to disk, so memory stays flat however many
-# images there are; an exact copy of an image is computed once. Features that already
-# exist for the same images, weights and preprocessing are kept.
+# Features are saved in *shards* of about a thousand images and joined at the end, so
+# memory stays flat, and whatever ends the work loses one shard at most; in Colab each goes
+# to Drive as well. An exact copy of an image is computed once. Features that already exist
+# for the same images, weights and preprocessing are kept.
 
 # %%
-from helpers.extraction import extract_run
+from helpers.features.extraction import extract_run
 
-metadata = extract_run(run, model, data_config)
+metadata = extract_run(run, (model, data_config))
 
 # %% [markdown]
 # `train_features` are the images in the folds; `test_features` are all that no model will
@@ -130,15 +131,16 @@ names = ["train_samples", "holdout_samples", "test_samples", "feature_dim", "eng
 pd.Series({name: metadata[name] for name in names}, name="metadata").to_frame()
 
 # %% [markdown]
-# `max_relative_difference` is between the two ways of the first batch, decoding and
-# resizing included. `preprocessing_fingerprint` stands for all that decides a prepared
-# image: features made with another one are refused, and the refusal names what differs.
+# `max_relative_difference` is between the two ways of the first batch, decoding included.
+# `preprocessing_fingerprint` stands for all that decides a prepared image: features made
+# with another one are refused, and the refusal names what differs. Another version of a
+# library is only warned of.
 #
 # Size matters most for the time: 224 x 224 pixels are twelve times the work of 64 x 64.
 # After that `precision: bf16`, on a processor or GPU that has it, is up to twice as fast
 # and moves each feature by about one percent; 07 shows how to see whether that matters.
 # Several processes or GPUs share one extraction by
-# `torchrun --nproc-per-node=2 -m helpers.extraction --recipe demo`.
+# `torchrun --nproc-per-node=2 -m helpers.features.extraction --recipe demo`.
 #
 # ## 3 · Are the numbers sound?
 #
@@ -146,7 +148,7 @@ pd.Series({name: metadata[name] for name in names}, name="metadata").to_frame()
 # plain way with Pillow and PyTorch, and compare them with the file.
 
 # %%
-from helpers.extraction import check_determinism
+from helpers.features.extraction import check_determinism
 
 difference = check_determinism(run, model, data_config)
 print(f"computed again, features differ by {difference:.1e} of the largest one")
@@ -159,7 +161,7 @@ print(f"computed again, features differ by {difference:.1e} of the largest one")
 # they went through the same network, so their statistics should be close.
 
 # %%
-from helpers.features import compare_features, load_features
+from helpers.features.statistics import compare_features
 
 statistics = compare_features(run)
 statistics.map("{:.4g}".format)
@@ -169,10 +171,11 @@ statistics.map("{:.4g}".format)
 # and tell us nothing; with random weights the scale of the numbers means little.
 
 # %%
-from helpers.charts import plot_feature_statistics
+from helpers.features.store import load_features
+from helpers.pictures.charts import plot_feature_statistics, save_figure
 
 train, test = load_features(run, "train"), load_features(run, "test")
-run.save_figure(plot_feature_statistics(train, test), "03_features")
+save_figure(run, plot_feature_statistics(train, test), "03_features")
 
 # %% [markdown]
 # The two colours should cover each other. A large second hump on one side would mean that
@@ -187,8 +190,8 @@ print(f"- {train.shape[0]} training images became {train.shape[1]} numbers each,
       f"{megabytes:.1f} MB")
 print(f"- {int(statistics.loc[['nan', 'inf']].to_numpy().sum())} bad values, "
       f"{int(statistics.loc['constant'].max())} constant features")
-print(f"- class weights from {min(metadata['class_weights']):.2f} "
-      f"to {max(metadata['class_weights']):.2f}, for the training that follows")
+print(f"- {metadata['images_per_second']:,.0f} images a second by {metadata['engine']} "
+      f"on {metadata['device']}")
 
 # %% [markdown]
 # The last cell lists the files. From here on no image is opened for training any more:

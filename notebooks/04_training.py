@@ -21,7 +21,7 @@
 # regression, weighted so that small classes count, and let it answer for every training
 # image exactly once, by a model that never saw that image.
 #
-# **You need** the features from 03.
+# **You need** the features from 03, and labels, weights and folds from 02.
 # **You get** out-of-fold probabilities, the hub that every later number comes from.
 #
 # | step | what happens | what it leaves in `outputs/<run>/` |
@@ -47,7 +47,7 @@ import sys
 from pathlib import Path
 
 places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / "suite"]
-home = next((p for p in places if (p / "helpers" / "recipe.py").exists()), None)
+home = next((p for p in places if (p / "helpers" / "colab.py").exists()), None)
 if home is None:
     home = Path.cwd() / "suite"
     clone = ["git", "clone", "--quiet", "--depth", "1", repository, str(home)]
@@ -83,74 +83,95 @@ run = open_run(recipe, overrides)
 # ## 1 · What we learn from
 #
 # Loading checks that the features were made from the images in `table.csv`; features
-# of another run or another backbone would be refused.
+# of another run or another backbone would be refused. Classes and their weights come from
+# 02: they do not depend on how images become numbers.
 
 # %%
 import numpy as np
 
-from helpers.features import load_features, load_labels, select_rows
+from helpers.data.splits import select_rows
+from helpers.features.store import load_codes, load_features
 from helpers.files import load_json
 
-metadata = load_json(run.need("metadata"))
 rows = select_rows(run.load_table(), "train")
-features = np.asarray(load_features(run, "train"))
-codes = load_labels(run)
+features, codes = np.asarray(load_features(run, "train")), load_codes(run)
+weights = load_json(run.need("class_weights"))
 print(f"{features.shape[0]} images, {features.shape[1]} features, "
-      f"{metadata['num_classes']} classes, {rows.fold.nunique()} folds")
+      f"{len(weights)} classes, {rows.fold.nunique()} folds")
 
 # %% [markdown]
-# *Class weights* make up for the imbalance: an image of a rare class counts more in the
-# loss, so that each class counts the same as a whole.
-
-# %%
-import pandas as pd
-
-classes = list(metadata["label_encoder"])
-weights = pd.Series(metadata["class_weights"], classes, name="weight of one image")
-weights.round(2).to_frame().T
-
-# %% [markdown]
-# A weight of 2 means that one image of the class counts like two average ones.
+# Each row of `features` is one image, each column one number that the backbone gives.
 #
 # ## 2 · One model a fold
 #
-# Large coefficients are punished, so that the model does not learn single images by
-# heart; the smaller C, the harder. Choosing C by the score of the fold that we report
-# would be cheating: the score would have picked its own judge. So within each fold's
-# training part one more fold judges the candidates, and the fold that we report stays
-# unseen until the end.
+# Here is the whole idea for fold 0, in scikit-learn's own words: learn from all other folds,
+# answer for this one.
 
 # %%
-from helpers.heads import save_heads, train_folds
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-probabilities, heads, scores = train_folds(
-    features, codes, rows.fold.to_numpy(), metadata["class_weights"], run.recipe.c_grid)
-save_heads(heads, run.path("head"), metadata["preprocessing_fingerprint"])
+judged = rows.fold.to_numpy() == 0
+classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+classifier.fit(features[~judged], codes[~judged])
+print(f"fold 0: {classifier.score(features[judged], codes[judged]):.1%} right")
+
+# %% [markdown]
+# Three things are missing: the other folds, the class weights, and a choice of C. Large
+# coefficients are punished, so that the model does not learn single images by heart; the
+# smaller C, the harder. Choosing C by the score of the fold that we report would be
+# cheating: the score would have picked its own judge. So within each fold's training part
+# one more fold judges the candidates, and the fold that we report stays unseen until the
+# end.
+
+# %%
+from helpers.training.crossvalidation import cross_validate, create_model
+
+folds = rows.fold.to_numpy()
+probabilities, models = cross_validate(
+    lambda: create_model(run), features, codes, folds)
 
 # %% [markdown]
 # Each line below is one fold: its inner fold's *macro F1* (a score in which each class
 # counts the same, see 06) for every candidate, and a dot where the best was.
 
 # %%
-from helpers.charts import plot_c_search
+from helpers.pictures.charts import plot_c_search, save_figure
+from helpers.training.crossvalidation import tabulate_choices
 
-run.save_figure(plot_c_search(scores), "04_c_search")
+choices = tabulate_choices(models)
+save_figure(run, plot_c_search(choices), "04_c_search")
 
 # %% [markdown]
 # Where a line is flat, the choice hardly matters: in the demo that is so from 0.1 on,
 # beside the distance between the folds. If the lines still rise at an end where dots
 # stand, widen `c_grid` in the recipe.
 #
+# The models are saved as plain arrays, with what their inputs have to mean: features of
+# another network or preprocessing are refused when they are loaded.
+
+# %%
+from helpers.features.store import describe_network
+from helpers.training.crossvalidation import save_models
+
+classes = list(weights)
+inputs = describe_network(run.recipe, run.measured)
+with run.write("head") as path:
+    save_models(models, "logistic", classes, inputs, path)
+
+# %% [markdown]
+# `inputs` names the network and what it was given; the file holds all of it.
+#
 # ## 3 · Out-of-fold probabilities
 #
 # Every training image now has one row of probabilities from a model that never saw it.
 
 # %%
-from helpers.files import save_csv
-from helpers.heads import tabulate_probabilities
+from helpers.training.crossvalidation import tabulate_probabilities
 
 oof = tabulate_probabilities(rows, probabilities, classes)
-save_csv(oof, run.path("oof_probabilities"))
+run.save("oof_probabilities", oof)
 oof.drop(columns=["path", "split"]).head().round(3)
 
 # %% [markdown]
@@ -163,21 +184,21 @@ oof.drop(columns=["path", "split"]).head().round(3)
 # are averaged. This is the *ensemble*, usually a little better than each of its members.
 
 # %%
-from helpers.heads import predict_ensemble
+from helpers.training.crossvalidation import predict_ensemble
 
 unseen = select_rows(run.load_table(), "test")
-answers = predict_ensemble(heads, load_features(run, "test"))
+answers = predict_ensemble(models, load_features(run, "test"))
 answered = tabulate_probabilities(unseen, answers, classes)
-save_csv(answered, run.path("test_probabilities"))
-print(f"{len(unseen)} images answered by {len(heads['weights'])} models each")
+run.save("test_probabilities", answered)
+print(f"{len(unseen)} images answered by {len(models)} models each")
 
 # %% [markdown]
-# We do not score the hold-out here: that is the evaluation's business, once.
+# We do not score the hold-out here: that is done once, at the end, by 06.
 #
 # ## What we saw
 
 # %%
-best = scores[scores.chosen]
+best = choices[choices.chosen]
 right = (oof.prediction == oof.label).groupby(oof.fold).mean()
 print(f"- {(oof.prediction == oof.label).mean():.1%} of the training images are "
       "recognised by a model that never saw them")

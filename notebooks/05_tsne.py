@@ -45,7 +45,7 @@ import sys
 from pathlib import Path
 
 places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / "suite"]
-home = next((p for p in places if (p / "helpers" / "recipe.py").exists()), None)
+home = next((p for p in places if (p / "helpers" / "colab.py").exists()), None)
 if home is None:
     home = Path.cwd() / "suite"
     clone = ["git", "clone", "--quiet", "--depth", "1", repository, str(home)]
@@ -84,12 +84,13 @@ run = open_run(recipe, overrides)
 # the picture only gets fuller.
 
 # %%
-from helpers.features import load_features, select_rows
-from helpers.projection import sample_rows
+from helpers.data.splits import select_rows
+from helpers.evaluation.projection import sample_rows
+from helpers.features.store import load_features
 
-settings = run.recipe
+settings, seed = run.recipe.projection, run.recipe.splits.seed
 rows = select_rows(run.load_table(), "train")
-chosen = sample_rows(rows.label, settings.tsne_images, settings.seed)
+chosen = sample_rows(rows.label, settings.tsne_images, seed)
 features = load_features(run, "train")[chosen]
 print(f"{len(chosen)} of {len(rows)} training images")
 
@@ -103,21 +104,19 @@ print(f"{len(chosen)} of {len(rows)} training images")
 # makes t-SNE much faster.
 
 # %%
-from helpers.projection import measure_variance, project_features
+from helpers.evaluation.projection import measure_variance, project_features
 
-print(f"PCA keeps {measure_variance(features, settings.seed):.0%} of the variance")
-places = project_features(features, settings.perplexity, settings.seed)
+print(f"PCA keeps {measure_variance(features, seed):.0%} of the variance")
+places = project_features(features, settings.perplexity, seed)
 
 # %% [markdown]
 # *Perplexity* is roughly the number of neighbours that each point tries to stay close
 # to. The picture is saved with its coordinates, so that it can be drawn in other ways.
 
 # %%
-from helpers.files import save_csv
-
-points = rows.loc[chosen, ["image_id", "path", "label"]].assign(
+points = rows.loc[chosen, ["image_id", "path", "label", "group"]].assign(
     x=places[:, 0], y=places[:, 1])
-save_csv(points, run.path("tsne"))
+run.save("tsne", points)
 
 # %% [markdown]
 # ## 3 · Look, with caution
@@ -126,9 +125,9 @@ save_csv(points, run.path("tsne"))
 # middle of its class.
 
 # %%
-from helpers.charts import plot_projection
+from helpers.pictures.charts import plot_projection, save_figure
 
-run.save_figure(plot_projection(points), "05_tsne")
+save_figure(run, plot_projection(points), "05_tsne")
 
 # %% [markdown]
 # In the demo, zero, six and four stand apart, while eight has no island of its own.
@@ -142,14 +141,12 @@ run.save_figure(plot_projection(points), "05_tsne")
 # can also separate classes in a thousand dimensions that overlap on the plane.
 #
 # One number can be trusted more than the eye: how often does an image's nearest
-# neighbour on the map have its label?
+# neighbour on the map have its label? Copies of the image itself do not count.
 
 # %%
-from sklearn.neighbors import NearestNeighbors
+from helpers.evaluation.projection import match_neighbours
 
-neighbours = NearestNeighbors(n_neighbors=1).fit(places)
-nearest = neighbours.kneighbors(return_distance=False)[:, 0]
-same = points.label.to_numpy() == points.label.to_numpy()[nearest]
+same = match_neighbours(places, points.label.to_numpy(), points.group.to_numpy())
 same_by_class = points.assign(same=same).groupby("label").same.mean()
 same_by_class.sort_values().round(2).to_frame("neighbour has its label").T
 
@@ -160,16 +157,21 @@ same_by_class.sort_values().round(2).to_frame("neighbour has its label").T
 # ## What we saw
 
 # %%
-print(f"- {same.mean():.1%} of the images have a neighbour of their own class")
+import numpy as np
+
+print(f"- {np.nanmean(same):.1%} of the images have a neighbour of their own class")
 print(f"- mixed most: {same_by_class.idxmin()} ({same_by_class.min():.0%}); "
       f"least: {same_by_class.idxmax()} ({same_by_class.max():.0%})")
 print(f"- {len(points)} points, perplexity {settings.perplexity:g}, "
-      f"seed {settings.seed}")
+      f"seed {seed}")
 
 # %% [markdown]
-# The last cell lists what was saved.
+# The last cell lists what was saved; a report that 06 has written gets the new picture.
 
 # %%
+from helpers.pictures.report import refresh_report
+
+refresh_report(run)
 run.finish("05_tsne")
 
 # %% [markdown]

@@ -50,7 +50,7 @@ import sys
 from pathlib import Path
 
 places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / "suite"]
-home = next((p for p in places if (p / "helpers" / "recipe.py").exists()), None)
+home = next((p for p in places if (p / "helpers" / "colab.py").exists()), None)
 if home is None:
     home = Path.cwd() / "suite"
     clone = ["git", "clone", "--quiet", "--depth", "1", repository, str(home)]
@@ -79,7 +79,7 @@ overrides = {}
 # needed any more.
 
 # %%
-from helpers.files import load_json, save_csv, save_json
+from helpers.files import load_json
 from helpers.run import open_run
 
 run = open_run(recipe, overrides)
@@ -99,25 +99,37 @@ classes = list(load_json(run.need("label_mapping")))
 # replacement, thousands of times, and see where 95 % of the scores lie.
 
 # %%
-from helpers.evaluation import count_confusion, format_scores, score_with_intervals
+from helpers.evaluation.intervals import score_with_intervals
+from helpers.evaluation.scores import count_confusion
 
 confusion = count_confusion(oof, classes)
-resampling = {"resamples": run.recipe.bootstrap, "seed": run.recipe.seed}
-scores = {"out-of-fold": score_with_intervals(confusion, **resampling)}
+resamples, seed = run.recipe.evaluation.bootstrap, run.recipe.splits.seed
+score_with_intervals(confusion, resamples, seed).round(3)
 
 # %% [markdown]
-# The hold-out, locked away since 02, is scored here for the first and only time, by the
-# folds' ensemble; so is the data set's own test set, if it has labels.
+# These scores may guide choices: another backbone, another recipe. The hold-out may not,
+# because a score that anything was chosen by is no longer one of unseen images. So it, and
+# the data set's own test images if they have labels, are scored only with `final: true`,
+# by the folds' ensemble, and every look is counted.
+
+# %%
+from helpers.evaluation.holdout import describe_looks, select_judged
+
+held_out = select_judged(run, test, classes)
+print(describe_looks(run))
+
+# %% [markdown]
+# Once is what the hold-out is for. After many looks, with something changed between them,
+# its score flatters like any other.
 
 # %%
 import pandas as pd
 
-for part, rows in test[test.label.isin(classes)].groupby("split"):
-    matrix = count_confusion(rows, classes)
-    name = part.replace("holdout", "hold-out")
-    scores[name] = score_with_intervals(matrix, **resampling)
-save_json({name: table.to_dict("index") for name, table in scores.items()},
-          run.path("metrics"))
+from helpers.evaluation.scores import format_scores
+from helpers.evaluation.summary import save_scores, score_sets
+
+scores = score_sets({"out-of-fold": oof} | held_out, classes, run)
+save_scores(run, scores)
 pd.DataFrame({name: format_scores(table) for name, table in scores.items()})
 
 # %% [markdown]
@@ -126,12 +138,12 @@ pd.DataFrame({name: format_scores(table) for name, table in scores.items()})
 # their intervals: resample the difference of their scores instead.
 
 # %%
-from helpers.charts import plot_scores
+from helpers.pictures.charts import plot_scores, save_figure
 
-run.save_figure(plot_scores(scores), "06_scores")
+save_figure(run, plot_scores(scores), "06_scores")
 
 # %% [markdown]
-# The hold-out is smaller, so its intervals are wider. In the demo the two overlap, so
+# A hold-out is smaller, so its intervals are wider. In the demo the two overlap, so
 # chance is enough to explain the difference: eight has two images there. A hold-out that
 # lies clearly lower has three usual causes: choices made by looking at the folds, copies
 # shared between folds, or wrong labels in the hold-out.
@@ -141,11 +153,11 @@ run.save_figure(plot_scores(scores), "06_scores")
 # Each row is a true class, each column an answer; the diagonal is right.
 
 # %%
-from helpers.charts import plot_confusion
+from helpers.pictures.charts import plot_confusion
 
 matrix = pd.DataFrame(confusion, pd.Index(classes, name="true"), classes)
-save_csv(matrix, run.path("confusion"), index=True)
-run.save_figure(plot_confusion(confusion, classes), "06_confusion")
+run.save("confusion", matrix, index=True)
+save_figure(run, plot_confusion(confusion, classes), "06_confusion")
 
 # %% [markdown]
 # Colours are shares of the true class, so a small class's failures show as well as a
@@ -160,19 +172,19 @@ run.save_figure(plot_confusion(confusion, classes), "06_confusion")
 # of this class, how many are found. F1 is high only if both are.
 
 # %%
-from helpers.evaluation import score_classes
+from helpers.evaluation.intervals import score_classes
 
-per_class = score_classes(confusion, classes, **resampling)
-save_csv(per_class, run.path("classes"), index=True)
+per_class = score_classes(confusion, classes, resamples, seed)
+run.save("classes", per_class, index=True)
 per_class.sort_values("F1").round(3)
 
 # %% [markdown]
 # The worst class stands on top; the last two columns are the interval of F1.
 
 # %%
-from helpers.charts import plot_class_scores
+from helpers.pictures.charts import plot_class_scores
 
-run.save_figure(plot_class_scores(per_class), "06_class_scores")
+save_figure(run, plot_class_scores(per_class), "06_class_scores")
 
 # %% [markdown]
 # Small classes have long intervals: a dozen images cannot say more. Should a class reach
@@ -186,12 +198,12 @@ run.save_figure(plot_class_scores(per_class), "06_class_scores")
 # image is bad, or the model has learnt something false. A look tells which.
 
 # %%
-from helpers.evaluation import find_mistakes
-from helpers.galleries import show_mistakes
+from helpers.evaluation.scores import find_mistakes
+from helpers.pictures.galleries import show_mistakes
 
 mistakes = find_mistakes(oof)
-save_csv(mistakes, run.path("mistakes"))
-run.save_figure(show_mistakes(mistakes), "06_mistakes")
+run.save("mistakes", mistakes)
+save_figure(run, show_mistakes(mistakes), "06_mistakes")
 
 # %% [markdown]
 # In the demo six labels are wrong on purpose, and most of those that the folds can see
@@ -207,14 +219,15 @@ listed.style.format(precision=3).hide(axis="index")
 #
 # ## 5 · Predictions for the test images
 #
-# The data set's own test images and the hold-out, each with the ensemble's answer and
-# its confidence; `code` is the data set's own name of the class, where it has one.
+# The data set's own test images, and at the end the hold-out, each with the ensemble's
+# answer and its confidence; `code` is the data set's own name of the class, where it has
+# one.
 
 # %%
-from helpers.evaluation import tabulate_predictions
+from helpers.evaluation.summary import list_predictions
 
-predictions = tabulate_predictions(test, run.recipe.class_names)
-save_csv(predictions, run.path("predictions"))
+predictions = list_predictions(run, test)
+run.save("predictions", predictions)
 predictions.drop(columns="path").head().round(3)
 
 # %% [markdown]
@@ -228,7 +241,7 @@ predictions.drop(columns="path").head().round(3)
 
 # %%
 from helpers.files import show_path
-from helpers.report import write_report
+from helpers.pictures.report import write_report
 
 print(f"open {show_path(write_report(run))} in a browser")
 

@@ -46,7 +46,7 @@ import sys
 from pathlib import Path
 
 places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / "suite"]
-home = next((p for p in places if (p / "helpers" / "recipe.py").exists()), None)
+home = next((p for p in places if (p / "helpers" / "colab.py").exists()), None)
 if home is None:
     home = Path.cwd() / "suite"
     clone = ["git", "clone", "--quiet", "--depth", "1", repository, str(home)]
@@ -87,11 +87,10 @@ run = open_run(recipe, overrides)
 # folds, the same search for C. What is measured already is kept.
 
 # %%
-from helpers.comparison import compare_backbones
-from helpers.files import save_csv
+from helpers.evaluation.backbone_costs import compare_backbones
 
 table = compare_backbones(run)
-save_csv(table, run.path("backbones"), index=True)
+run.save("backbones", table, index=True)
 
 # %% [markdown]
 # `images_per_second` counts decoding and the network, not loading it. `peak_memory_mb` is the
@@ -111,14 +110,14 @@ table.round(3)
 # The best trade lies at the top right. The bars are 95 % intervals.
 
 # %%
-from helpers.charts import plot_backbones
+from helpers.pictures.charts import plot_backbones, save_figure
 
-run.save_figure(plot_backbones(table), "07_backbones")
+save_figure(run, plot_backbones(table), "07_backbones")
 
 # %% [markdown]
 # Where two bars overlap widely, these images cannot tell the two apart: take the cheaper one.
-# Choosing the best of many by this score flatters the winner a little; the hold-out of 06,
-# used once at the end, does not.
+# Choosing the best of many by this score flatters the winner a little. The hold-out would not,
+# so leave it alone until the choice is made: then `final: true`, once.
 #
 # ## What we saw
 

@@ -48,7 +48,7 @@ import sys
 from pathlib import Path
 
 places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / "suite"]
-home = next((p for p in places if (p / "helpers" / "recipe.py").exists()), None)
+home = next((p for p in places if (p / "helpers" / "colab.py").exists()), None)
 if home is None:
     home = Path.cwd() / "suite"
     clone = ["git", "clone", "--quiet", "--depth", "1", repository, str(home)]
@@ -115,7 +115,7 @@ images = run.load_table("images")
 
 # %%
 folds = run.need("folds")
-for fold in range(run.recipe.folds):
+for fold in range(run.recipe.splits.folds):
     train, test = (set(pd.read_csv(folds / f"fold_{fold:02d}_{part}.csv").group)
                    for part in ("train", "test"))
     print(f"fold {fold}: {len(train)} + {len(test)} groups, {len(train & test)} shared")
@@ -126,10 +126,11 @@ for fold in range(run.recipe.folds):
 # **2.** Ten folds, dealt from the same images.
 
 # %%
-from helpers.splits import assign_splits
+from helpers.data.splits import assign_splits
 
+settings = run.recipe.splits
 back = table.assign(split=table.split.replace("holdout", "train"))
-ten = assign_splits(back, run.recipe.holdout, 10, run.recipe.seed)
+ten = assign_splits(back, settings.holdout, 10, settings.seed)
 smallest = ten.label.value_counts().idxmin()
 ten[(ten.label == smallest) & (ten.fold >= 0)].fold.value_counts().sort_index()
 
@@ -142,14 +143,14 @@ ten[(ten.label == smallest) & (ten.fold >= 0)].fold.value_counts().sort_index()
 # edges is lost, while `squash` keeps everything and changes its shape.
 
 # %%
-from helpers.backbones import resolve_data_config
-from helpers.galleries import show_preprocessing
+from helpers.network.preprocessing import resolve_data_config
+from helpers.pictures.charts import save_figure
+from helpers.pictures.galleries import show_preprocessing
 
-centred = run.recipe.model_copy(update={"resize": "center"})
+centred = resolve_data_config(run.recipe.change(resize="center"))
 labelled = table[table.split == "train"]
-pictures = show_preprocessing(labelled, resolve_data_config(centred),
-                              seed=run.recipe.seed)
-run.save_figure(pictures, "solutions_center")
+pictures = show_preprocessing(labelled, centred, seed=settings.seed)
+save_figure(run, pictures, "solutions_center")
 
 # %% [markdown]
 # The same six images as in 02: some of each border is cut, and with it the ends of a few
@@ -162,7 +163,8 @@ run.save_figure(pictures, "solutions_center")
 # %%
 from sklearn.preprocessing import StandardScaler
 
-from helpers.features import load_features, load_labels, select_rows
+from helpers.data.splits import select_rows
+from helpers.features.store import load_codes, load_features
 
 rows, features = select_rows(table, "train"), load_features(run, "train")
 scaled = StandardScaler().fit_transform(features)
@@ -182,10 +184,10 @@ paths = [tuple(rows.path[i] for i in pair) for pair in pairs]
 # Each column is a pair, its distance written above; zero means copies of one image.
 
 # %%
-from helpers.galleries import show_pairs
+from helpers.pictures.galleries import show_pairs
 
 titles = [f"{distance:.1f}" for distance in pairs.values()]
-run.save_figure(show_pairs(paths, titles), "solutions_nearest")
+save_figure(run, show_pairs(paths, titles), "solutions_nearest")
 
 # %% [markdown]
 # In the demo the pairs at distance 0 are the exact copies that 01 has grouped. Without
@@ -209,11 +211,13 @@ print(timm.create_model("resnet18", num_classes=0).num_features, "features")
 # did not.
 
 # %%
-from helpers.heads import predict_head, train_folds
+from helpers.features.store import describe_network
+from helpers.training.crossvalidation import load_models
 
-heads = np.load(run.need("head"))
-codes, fold = load_labels(run), rows.fold.to_numpy()
-answers = predict_head(heads["weights"][0], heads["biases"][0], features).argmax(axis=1)
+inputs = describe_network(run.recipe, run.measured)
+models, classes = load_models(run.need("head"), inputs)
+codes, fold = load_codes(run), rows.fold.to_numpy()
+answers = models[0].predict(features).argmax(axis=1)
 print(f"learnt from: {(answers == codes)[fold != 0].mean():.1%}")
 print(f"never seen:  {(answers == codes)[fold == 0].mean():.1%}")
 
@@ -226,13 +230,13 @@ print(f"never seen:  {(answers == codes)[fold == 0].mean():.1%}")
 # %%
 from sklearn.metrics import confusion_matrix
 
-from helpers.evaluation import class_f1, count_confusion
-from helpers.files import load_json
+from helpers.evaluation.scores import class_f1, count_confusion
+from helpers.training.crossvalidation import cross_validate
+from helpers.training.heads import LogisticHead
 
-classes = list(load_json(run.need("label_mapping")))
 confusion = count_confusion(run.load_table("oof_probabilities"), classes)
-alike = [1.0] * len(classes)
-equal, _, _ = train_folds(features, codes, fold, alike, run.recipe.c_grid)
+alike, grid = [1.0] * len(classes), run.recipe.head.c_grid
+equal, _ = cross_validate(lambda: LogisticHead(alike, grid), features, codes, fold)
 f1 = {"weighted": class_f1(confusion),
       "equal": class_f1(confusion_matrix(codes, equal.argmax(axis=1)))}
 pd.DataFrame({"images": np.bincount(codes)} | f1, classes).round(3)
@@ -249,13 +253,13 @@ pd.DataFrame({"images": np.bincount(codes)} | f1, classes).round(3)
 # %%
 from IPython.display import display
 
-from helpers.charts import plot_projection
-from helpers.projection import project_features
+from helpers.pictures.charts import plot_projection
+from helpers.evaluation.projection import project_features
 
 for perplexity in (5, 100):
-    x, y = project_features(features, perplexity, run.recipe.seed).T
+    x, y = project_features(features, perplexity, settings.seed).T
     figure = plot_projection(rows.assign(x=x, y=y))
-    display(run.save_figure(figure, f"solutions_tsne_{perplexity}"))
+    display(save_figure(run, figure, f"solutions_tsne_{perplexity}"))
 
 # %% [markdown]
 # Islands move, split and change size. What holds in all three maps: which classes have
@@ -264,12 +268,12 @@ for perplexity in (5, 100):
 # **2.** Images whose five nearest neighbours in the feature space all have another label.
 
 # %%
-from helpers.galleries import show_mistakes
+from helpers.pictures.galleries import show_mistakes
 
 _, near = NearestNeighbors(n_neighbors=5).fit(scaled).kneighbors()
 strange = (codes[near] != codes[:, None]).all(axis=1)
 odd = rows[strange].assign(prediction=rows.label.to_numpy()[near[strange, 0]])
-run.save_figure(show_mistakes(odd), "solutions_odd")
+save_figure(run, show_mistakes(odd), "solutions_odd")
 
 # %% [markdown]
 # The second line names the nearest neighbour's class. In the demo about half of these are
@@ -281,7 +285,7 @@ run.save_figure(show_mistakes(odd), "solutions_odd")
 # **1.** The interval with more and more resamples.
 
 # %%
-from helpers.evaluation import score_with_intervals
+from helpers.evaluation.intervals import score_with_intervals
 
 for resamples in (20, 200, 2000):
     rounds = [score_with_intervals(confusion, resamples, seed).loc["macro F1"]
@@ -295,7 +299,9 @@ for resamples in (20, 200, 2000):
 # has no manifest, and then your eyes decide.
 
 # %%
-manifest = run.recipe.data_folder / "planted_faults.csv"
+from helpers.files import resolve_path
+
+manifest = resolve_path(run.recipe.data.path) / "planted_faults.csv"
 mistakes = run.load_table("mistakes")
 if manifest.exists():
     faults = pd.read_csv(manifest, dtype=str).query("fault == 'wrong label'")

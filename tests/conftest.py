@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers.demo import write_demo
+from helpers.data.demo import write_demo
 
 TINY = {
     "source": "rakuten", "backbone": "test_efficientnet", "weights": "random",

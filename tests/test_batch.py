@@ -1,21 +1,29 @@
 """Headless: all notebooks for real, resumed, interrupted, and failing with a reason."""
 
-import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+import zipfile
+from pathlib import Path
 
 import nbformat
-import pandas as pd
 import psutil
 import pytest
 from filelock import FileLock
 
 from helpers import batch
+from helpers.data.preparation import prepare_run
+from helpers.evaluation import backbone_costs
+from helpers.evaluation.holdout import list_looks
+from helpers.evaluation.summary import evaluate_run
+from helpers.features.extraction import extract_run
 from helpers.files import ROOT, load_json
-from helpers.run import ARTEFACTS, NOTEBOOKS, open_run
+from helpers.run import open_run
+from helpers.steps import MAKERS, NOTEBOOKS, STEPS
+from helpers.training.crossvalidation import train_run
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +39,8 @@ def finished(recipe):
 
 
 def test_all_artefacts_are_there(finished):
-    for artefact in ARTEFACTS:
-        assert finished.path(artefact).exists(), artefact
+    assert all(finished.is_done(step) for step in STEPS)
+    assert all(finished.need(artefact) for artefact in MAKERS)
     for name in NOTEBOOKS:
         cells = nbformat.read(finished.folder / "notebooks" / f"{name}.ipynb", 4).cells
         assert all(cell.execution_count for cell in cells if cell.cell_type == "code")
@@ -57,11 +65,10 @@ def test_the_tables_agree_about_the_images(finished):
     assert list(oof.fold) == list(train.fold)
     assert oof.filter(regex="^p_").sum(axis=1).round(4).eq(1).all()
     predictions = finished.load_table("predictions")
-    unseen = table[table.split.isin(["holdout", "test"])]
-    assert list(predictions.image_id) == list(unseen.image_id)
+    assert list(predictions.image_id) == list(table.image_id[table.split == "test"])
     quarantined = set(finished.load_table("quarantine").image_id)
     assert not quarantined & set(table.image_id)
-    assert set(predictions.code.astype(str)) <= {str(code) for code in range(1000, 1010)}
+    assert set(predictions.code) <= {str(code) for code in range(1000, 1010)}
     metadata = load_json(finished.path("metadata"))
     assert metadata["train_samples"] == len(train)
     mistakes = finished.load_table("mistakes")
@@ -89,12 +96,13 @@ def test_a_second_run_does_nothing(finished, recipe, capsys):
     assert (finished.folder / "progress.json").read_bytes() == before
 
 
-def test_only_what_a_setting_changes_is_run_again(finished, recipe, monkeypatch, capsys):
-    executed = []
+@pytest.fixture
+def run_again(finished, recipe, monkeypatch):
+    """Return a function that says which notebooks a batch would run; nothing is changed."""
     monkeypatch.setattr(batch, "execute_apart",
                         lambda run, name, *rest: executed.append(name) or True)
-    state = (finished.folder / "progress.json").read_bytes()
-    report = finished.path("report").read_bytes()
+    monkeypatch.setattr(batch, "_call_apart", lambda function, *rest: function(*rest))
+    executed, state = [], (finished.folder / "progress.json").read_bytes()
 
     def run_again(*arguments):
         executed.clear()
@@ -102,17 +110,82 @@ def test_only_what_a_setting_changes_is_run_again(finished, recipe, monkeypatch,
         assert batch.main(["--recipe", recipe, *arguments]) == 0
         return [name[:2] for name in executed]
 
-    assert run_again("--set", "perplexity=12") == ["05", "06"]
+    yield run_again
+    (finished.folder / "progress.json").write_bytes(state)
+
+
+def test_only_what_a_setting_changes_is_run_again(finished, run_again):
+    assert run_again("--set", "perplexity=12") == ["05"]
     assert run_again("--set", "bootstrap=300") == ["06"]
+    assert run_again("--set", "final=true") == ["06"]
+    assert run_again("--set", "c_grid=[1]") == ["04", "06"]
     assert run_again("--set", "folds=4", "--until", "03") == ["02", "03"]
     assert run_again("--from", "05") == ["05", "06"]
     assert run_again("--from", "07") == ["07"]
     assert run_again("--set", "compare_images=50", "--until", "07") == ["07"]
     assert run_again("--set", "batch_size=7", "workers=1") == []
+    report = finished.path("report").read_bytes()
     finished.path("report").unlink()
     assert run_again() == ["06"]
     finished.path("report").write_bytes(report)
-    (finished.folder / "progress.json").write_bytes(state)
+    assert run_again() == []
+
+
+def test_only_notebooks_that_reach_a_changed_helper_are_run_again(run_again, monkeypatch):
+    real = Path.read_bytes
+
+    def change(file):
+        monkeypatch.setattr(Path, "read_bytes", lambda path: real(path) + (
+            b"# changed" if path == ROOT / "helpers" / file else b""))
+
+    change("training/heads.py")
+    assert run_again("--until", "07") == ["04", "07"]
+    change("evaluation/holdout.py")
+    assert run_again("--until", "07") == ["05", "06", "07"]  # 05 brings the report up to date
+    change("pictures/templates/report.html.j2")
+    assert run_again("--until", "07") == ["05", "06"]
+    change("dev/bench.py")
+    assert run_again("--until", "07") == []
+
+
+def test_changed_data_is_noticed_and_touched_data_is_not(folders, write_recipe, tmp_path,
+                                                         monkeypatch):
+    executed = []
+
+    def pretend(run, name, *rest):
+        executed.append(name[:2])
+        for artefact in STEPS[0].makes:
+            with run.write(artefact) as path:
+                path.touch()
+        return True
+
+    monkeypatch.setattr(batch, "execute_apart", pretend)
+    monkeypatch.setattr(batch, "_call_apart", lambda function, *rest: function(*rest))
+    archive = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", folders))
+    recipe = write_recipe("tiny", archive, source="folders", run="archive")
+
+    def run_first():
+        executed.clear()
+        assert batch.main(["--recipe", recipe, "--until", "01"]) == 0
+        return list(executed)
+
+    assert run_first() == ["01"] and run_first() == []
+    os.utime(archive, (1, 1))  # as after a download: another time, the same content
+    assert run_first() == []
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.write(next(folders.rglob("*.jpg")), "digit 0/another.jpg")
+    assert run_first() == ["01"]
+
+
+def test_the_runner_holds_next_to_nothing(finished, recipe):
+    """It waits beside notebooks that need the memory: no library is loaded, no table kept."""
+    code = ("import sys; from helpers import batch; "
+            f"batch.execute_apart = lambda *_: True; batch.main(['--recipe', {recipe!r}, "
+            "'--from', '06']); print(sorted({'torch', 'timm', 'pandas', 'numpy', 'jupytext', "
+            "'papermill'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -134,8 +207,8 @@ def test_wrong_settings_stop_before_anything_starts(recipe, arguments, words, ca
 def test_a_failure_names_cell_error_and_notebook(recipe, capfd):
     assert batch.main(["--recipe", recipe, "--set", "run=early", "--from", "04"]) == 1
     error = capfd.readouterr().err
-    for words in ("04_training failed in cell [", "metadata = load_json",
-                  "run 03_extraction first", "early/notebooks/04_training.ipynb",
+    for words in ("04_training failed in cell [", "rows = select_rows",
+                  "run 02_preprocessing first", "early/notebooks/04_training.ipynb",
                   "The same command continues here"):
         assert words in error, words
     assert "Traceback" not in error
@@ -149,11 +222,13 @@ def test_another_weight_file_of_the_same_name_is_noticed(recipe, tmp_path, monke
 
     def pretend(run, name, *rest):
         executed.append(name[:2])
-        for artefact in run.artefacts_of(name):
-            artefact.touch()
+        for artefact in next(step for step in STEPS if step.name == name).list_files("frozen"):
+            with run.write(artefact) as file:
+                file.touch()
         return True
 
     monkeypatch.setattr(batch, "execute_apart", pretend)
+    monkeypatch.setattr(batch, "_call_apart", lambda function, *rest: function(*rest))
     for expected in (["01", "02", "03"], [], ["03"]):
         executed.clear()
         if expected:
@@ -224,11 +299,62 @@ def test_a_twin_runs_as_a_script(finished, recipe, name, tmp_path):
     assert "KiB" in done.stdout  # run.finish has found its artefacts
 
 
-def test_scores_do_not_depend_on_how_it_was_run(finished):
-    """After batch, papermill and scripts the same folder holds the same out-of-fold score."""
-    oof = finished.load_table("oof_probabilities")
-    saved = json.loads(finished.path("metrics").read_text("utf-8"))
-    assert saved["out-of-fold"]["accuracy"]["value"] == pytest.approx(
-        (oof.label == oof.prediction).mean())
-    points = pd.read_csv(finished.path("tsne"))
-    assert len(points) == 150
+def test_scores_do_not_depend_on_how_it_was_run(finished, recipe):
+    """Batch, papermill and scripts have filled one folder; calls alone fill another."""
+    other = open_run(recipe, {"run": "by-calls", "batch_size": 3, "workers": 1})
+    prepare_run(other)
+    extract_run(other)
+    train_run(other)
+    evaluate_run(other)
+    for artefact in ("images", "inspection", "quarantine", "near_copies", "normalisation",
+                     "label_mapping", "class_weights", "table", "train_labels", "confusion",
+                     "classes", "metrics"):
+        assert other.need(artefact).read_bytes() == finished.need(artefact).read_bytes(), artefact
+    oof, again = (run.load_table("oof_probabilities") for run in (finished, other))
+    columns = list(oof.filter(regex="^p_"))
+    assert abs(oof[columns] - again[columns]).max(axis=None) < 1e-3
+    assert oof.drop(columns=columns).equals(again.drop(columns=columns))
+
+
+def test_the_held_out_images_are_scored_on_purpose_and_each_look_is_counted(finished, recipe):
+    assert list(load_json(finished.need("metrics"))) == ["out-of-fold"]
+    assert not list_looks(finished)
+    assert "have not been scored yet" in finished.need("report").read_text("utf-8")
+    final = open_run(recipe, {"final": True})
+    for count in (1, 2):
+        evaluate_run(final)
+        assert len(list_looks(final)) == count
+    looks, metrics = list_looks(final), load_json(final.need("metrics"))
+    assert list(metrics) == ["out-of-fold", "hold-out"] and looks[0]["sets"] == ["hold-out"]
+    assert looks[0]["date"] <= looks[1]["date"]
+    assert "holdout" in set(final.load_table("predictions").split)
+    evaluate_run(finished)  # looks at nothing, and forgets no look
+    assert len(list_looks(finished)) == 2
+    assert "holdout" not in set(finished.load_table("predictions").split)
+
+
+def test_after_a_failed_download_only_what_is_not_cached_is_random(finished, recipe,
+                                                                   monkeypatch):
+    """One backbone cannot be downloaded, a later one lies in the hub client's cache."""
+    tried = []
+
+    def measure(run, backbone, weights, rows, offline):
+        tried.append((backbone, weights, offline))
+        missing = weights == "pretrained" and backbone == "test_resnet"
+        return ({}, "no way", backbone_costs.NO_WEIGHTS) if missing else ({"macro F1": 1}, "", 0)
+
+    monkeypatch.setattr(backbone_costs, "_measure", measure)
+    path = ROOT / "data/nowhere.safetensors"
+    run = finished.__class__(finished.recipe.change(
+        weights=str(path), compare=["test_resnet", "test_vit"]), finished.folder)
+    monkeypatch.setattr(type(run), "need", type(run).path)
+    table = backbone_costs.compare_backbones(run)
+    assert tried[1:] == [("test_resnet", "pretrained", False), ("test_resnet", "random", True),
+                         ("test_vit", "pretrained", True)]
+    assert table.weights.to_dict()["test_vit"] == "pretrained"
+
+
+def test_the_comparisons_sample_follows_the_seed(finished):
+    rows = finished.load_table().query("split == 'train'")
+    samples = [set(backbone_costs.sample_rows(rows, 120, seed).image_id) for seed in (1, 1, 2)]
+    assert samples[0] == samples[1] != samples[2]

@@ -9,11 +9,14 @@ import types
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
 from helpers import colab
 from helpers.files import ROOT
 from helpers.run import open_run
+from helpers.shards import Shards
+from helpers.steps import STEPS
 
 SETUP = nbformat.read(ROOT / "notebooks/01_eda.ipynb", 4).cells[2].source
 
@@ -93,10 +96,9 @@ def test_a_mount_that_hangs_is_left_behind(machine, monkeypatch, capsys):
 
 def test_the_suite_is_cloned_when_it_is_not_there(machine, monkeypatch, tmp_path):
     origin, content = tmp_path / "origin", tmp_path / "content"
-    (origin / "helpers").mkdir(parents=True)
     content.mkdir()
-    for name in ("__init__", "colab", "errors", "files", "recipe"):
-        (origin / f"helpers/{name}.py").write_bytes((ROOT / f"helpers/{name}.py").read_bytes())
+    shutil.copytree(ROOT / "helpers", origin / "helpers",
+                    ignore=shutil.ignore_patterns("__pycache__"))
     git = ["git", "-C", str(origin), "-c", "user.name=t", "-c", "user.email=t@example.org"]
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "suite"]):
         subprocess.run([*git, *arguments], check=True)
@@ -131,22 +133,48 @@ def test_results_are_copied_to_drive_once(machine, folders, write_recipe, capsys
     run_setup(drive_folder="suite")
     recipe = write_recipe("tiny", folders, source="folders", run="drive")
     run = open_run(recipe)
-    for path in run.artefacts_of("01_eda"):
-        path.write_text("image_id\n")
+    for artefact in STEPS[0].makes:
+        with run.write(artefact) as path:
+            path.write_text("image_id\n")
     (run.folder / ".images.csv.partial").touch()
     run.finish("01_eda")
     target = machine.drive / "MyDrive/suite/drive"
-    copied = sorted(["settings.json", *(p.name for p in run.artefacts_of("01_eda"))])
+    copied = sorted(["artefacts.json", *STEPS[0].makes.values()])
     assert sorted(p.name for p in target.iterdir()) == copied
     assert colab.copy_results(run.folder) == 0
-    run.path("images").write_text("image_id\n1\n")
-    assert colab.copy_results(run.folder) == 1
+    with run.write("images") as path:
+        path.write_text("image_id\n1\n")
+    assert colab.copy_results(run.folder) == 2  # the file, and the note of it
 
     # A new runtime, the next day: the local disk is empty, Drive is not.
     shutil.rmtree(run.folder)
     again = open_run(recipe)
     assert again.need("images").read_text() == "image_id\n1\n"
+    assert again.is_done(STEPS[0])
     assert sorted(p.name for p in again.folder.iterdir()) == copied
+
+
+def test_each_shard_goes_to_drive_and_a_fresh_runtime_continues(machine, folders, write_recipe):
+    run_setup(drive_folder="suite")
+    recipe = write_recipe("tiny", folders, source="folders", run="shards")
+    target = machine.drive / "MyDrive/suite/shards/a.shards"
+
+    def open_shards():
+        run = open_run(recipe)
+        shards = Shards(run.folder / "a.shards", run.folder, 5, {"weights": "random"})
+        shards.open()
+        return run, shards
+
+    run, shards = open_shards()
+    for number in range(3):  # then the runtime is taken away
+        shards.save(number, features=np.full(2, number))
+        assert (target / f"{number:05d}.npz").exists()
+    shutil.rmtree(run.folder)
+    run, shards = open_shards()
+    assert shards.list_missing() == [3, 4]
+    assert shards.load(2)["features"].tolist() == [2, 2]
+    shards.remove()
+    assert not target.exists() and not (run.folder / "a.shards").exists()
 
 
 def test_a_full_drive_does_not_stop_the_work(machine, tmp_path, monkeypatch, capsys):

@@ -11,14 +11,17 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from helpers.checks import find_faults, set_aside
-from helpers.copies import find_exact_copies, find_near_copies, group_copies
-from helpers.demo import write_demo
-from helpers.errors import SuiteError
-from helpers.images import UnreadableImageError, decode_image
-from helpers.inspection import inspect_images, measure_normalisation
+from helpers.data.copies import find_exact_copies, find_near_copies, group_copies
+from helpers.data.demo import write_demo
+from helpers.data.findings import find_faults, set_aside
+from helpers.data.images import UnreadableImageError, decode_image
+from helpers.data.inspection import inspect_images, load_thumbnails, measure_normalisation
+from helpers.data.preparation import inspect_run
+from helpers.data.table import load_table
+from helpers.files import SuiteError
 from helpers.recipe import load_recipe
-from helpers.sources import load_table
+from helpers.run import Run, open_run
+from helpers.shards import Shards
 
 
 @pytest.fixture
@@ -28,11 +31,12 @@ def recipe(write_recipe):
 
 def inspect(table, recipe, folder):
     """Inspect a table as notebook 01 does; return images, findings, used, quarantine."""
-    images = inspect_images(table, folder / "thumbnails.npy")
+    run = Run(recipe, folder)
+    images = inspect_images(table, run)
     exact = find_exact_copies(images)
-    pairs = find_near_copies(np.load(folder / "thumbnails.npy", mmap_mode="r"), recipe.near_copy)
+    pairs = find_near_copies(load_thumbnails(run), recipe.data.near_copy, exact)
     images["group"] = group_copies(len(images), exact, pairs)
-    findings = find_faults(images, exact, pairs, recipe)
+    findings = find_faults(images, exact, pairs, recipe.data)
     return images, findings, *set_aside(images, findings)
 
 
@@ -73,9 +77,15 @@ def test_all_planted_faults_are_found_and_nothing_else(demo, recipe, tmp_path):
     assert set(quarantine.image_id) == set(faults.imageid[spoilt])
     known = set(faults.imageid) | set(faults.original_imageid.dropna())
     assert set(findings.image_id) <= known
-    leaked = set(findings.image_id[findings.check == "leak"])
-    across = faults.fault.str.contains("copy of a training image")
-    assert leaked == set(faults.original_imageid[across])
+    leaks = findings[findings.check == "leak"]
+    across = faults[faults.fault.str.contains("copy of a training image")]
+    # Each once, with the name of the test image that it is a copy of.
+    found = dict(zip(leaks.image_id, leaks.note.str.rsplit(" ", n=1).str[-1], strict=True))
+    assert len(found) == len(leaks)
+    assert found == dict(zip(across.original_imageid, across.imageid, strict=True))
+    # An exact copy is no near copy as well.
+    exactly = faults.imageid[faults.fault.str.startswith("exact copy")]
+    assert not set(exactly) & set(findings.image_id[findings.check == "near copy"])
     groups = images.set_index("image_id").group
     for copy in faults[faults.original_imageid.notna()].itertuples():
         assert groups[copy.imageid] == groups[copy.original_imageid]
@@ -112,9 +122,70 @@ def test_one_file_under_two_labels_is_set_aside_in_training_only(folders, recipe
         table.loc[index, "split"] = split
     table.loc[twins[1], "label"] = None
     findings = inspect(table, recipe(folders, source="folders", near_copy=1), tmp_path)[1]
-    clash = findings[findings.check == "conflicting labels"]
-    assert set(clash.image_id) == {table.image_id[0], table.image_id[twins[0]]}
+    clash = findings[findings.check == "conflicting labels"].set_index("image_id")
+    assert set(clash.index) == {table.image_id[0], table.image_id[twins[0]]}
     assert set(clash.decision) == {"quarantine"}
+    assert clash.note[table.image_id[0]] == (
+        f"same file as {table.image_id[twins[0]]}, labelled {table.label[twins[0]]}")
+
+
+def test_near_copies_under_two_labels_are_reported(folders, recipe, tmp_path):
+    table = load_table(recipe(folders, source="folders"))
+    twin = table[table.label != table.label[0]].index[0]
+    changed = tmp_path / "changed.jpg"
+    Image.open(table.path[0]).resize((120, 120)).save(changed, quality=80)
+    table.loc[twin, "path"] = str(changed)
+    findings = inspect(table, recipe(folders, source="folders"), tmp_path)[1]
+    clash = findings[findings.check == "conflicting near copy"].set_index("image_id")
+    assert {table.image_id[0], table.image_id[twin]} <= set(clash.index)
+    assert clash.note[table.image_id[0]] == (
+        f"near copy of {table.image_id[twin]}, labelled {table.label[twin]}")
+    assert set(clash.decision) == {"group"}  # likeness is no proof
+
+
+def test_an_inspection_that_was_killed_continues(folders, write_recipe, monkeypatch):
+    run = open_run(write_recipe("tiny", folders, source="folders", run="inspection"))
+    saved, plain = [], Shards.save
+
+    def save(shards, number, **arrays):
+        plain(shards, number, **arrays)
+        saved.append(number)
+        if len(saved) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Shards, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        inspect_run(run)
+    assert len(list((run.folder / "inspection.shards").glob("*.npz"))) == 5
+    inspect_run(run)
+    assert saved == list(range(12))  # 36 images, three a shard
+    once = inspect_images(load_table(run.recipe))
+    assert run.load_table("images")[list(once)].equals(once.convert_dtypes().astype(
+        run.load_table("images")[list(once)].dtypes))
+    assert not [p for p in run.folder.iterdir() if "shards" in p.name or "thumb" in p.name]
+
+
+def test_what_was_inspected_before_a_file_changed_is_inspected_again(folders, write_recipe,
+                                                                     tmp_path):
+    shutil.copytree(folders, tmp_path / "photos")
+    run = open_run(write_recipe("tiny", tmp_path / "photos", source="folders", run="changed"))
+    table = load_table(run.recipe)
+    inspect_images(table, run)
+    Image.new("RGB", (50, 40), "red").save(table.path[20])
+    again = inspect_images(table, run)
+    assert (again.width[20], again.width[21]) == (50, 160)
+
+
+def test_flags_of_a_table_with_unreadable_images_stay_flags(demo, recipe, tmp_path):
+    """Read back as text, "False" would be true."""
+    run = Run(recipe(demo, near_copy=1), tmp_path)
+    inspect_run(run)
+    images = run.load_table("images")
+    readable = images[images.reason == ""]
+    assert len(readable) < len(images)
+    for column in ("rotated", "transparent", "animated", "grey"):
+        assert images[column].dtype == "boolean" and images[column].isna().sum() == 7
+    assert not readable.rotated.any() and readable.grey.all()
 
 
 def test_the_measured_normalisation_is_that_of_the_pixels(folders, recipe, tmp_path):
@@ -145,11 +216,54 @@ def test_near_copies_survive_what_people_do_to_images(tmp_path):
             change(picture).save(tmp_path / f"{number} {name}.jpg", quality=60)
     table = pd.DataFrame(rows, columns=["image_id", "label"]).assign(split="train")
     table["path"] = [str(tmp_path / f"{name}.jpg") for name in table.image_id]
-    inspect_images(table, tmp_path / "thumbnails.npy")
-    pairs = find_near_copies(np.load(tmp_path / "thumbnails.npy"), 0.9)
+    run = Run(load_recipe("demo"), tmp_path)
+    inspect_images(table, run)
+    pairs = find_near_copies(load_thumbnails(run), 0.9)
     groups = group_copies(len(table), pd.Series(-1, table.index), pairs)
     assert pd.Series(groups).groupby(table.label).nunique().eq(1).all()
     assert len(set(groups)) == len(pictures)
+
+
+def test_pictures_of_different_things_are_no_near_copies(tmp_path):
+    """The threshold decides: the same drawing, changed more and more."""
+    rng = np.random.default_rng(1)
+    rough = rng.integers(0, 255, (9, 12, 3), dtype=np.uint8)
+    other = rng.integers(0, 255, (9, 12, 3), dtype=np.uint8)
+    thumbnails = np.stack([np.asarray(Image.fromarray(np.uint8(
+        (1 - share) * rough + share * other)).convert("L").resize((64, 64)))
+        for share in (0, 0.15, 0.4, 1)])
+    pairs = find_near_copies(thumbnails, 0.9).set_index(["first", "second"])
+    assert pairs["copy"].to_dict().get((0, 1)) is True
+    assert not pairs["copy"].to_dict().get((0, 2), False) and (0, 3) not in pairs.index
+    stricter = find_near_copies(thumbnails, pairs.correlation[0, 1] + 0.01)
+    assert not stricter["copy"].any() and len(stricter)  # there to be looked at
+
+
+@pytest.mark.parametrize("zoom", [0.96, 1.04])
+def test_a_zoomed_copy_is_found(zoom):
+    rng = np.random.default_rng(2)
+    picture = Image.fromarray(rng.integers(0, 255, (16, 16), dtype=np.uint8)).resize(
+        (400, 400), Image.Resampling.BICUBIC)
+    cut = round(200 * (1 - 1 / zoom)) if zoom > 1 else 0
+    zoomed = picture.crop((cut, cut, 400 - cut, 400 - cut)) if cut else ImageOps.expand(
+        picture, round(200 * (1 / zoom - 1)), 128)
+    thumbnails = np.stack([np.asarray(p.resize((64, 64), Image.Resampling.BILINEAR))
+                           for p in (picture, zoomed)])
+    assert find_near_copies(thumbnails, 0.9)["copy"].tolist() == [True]
+
+
+@pytest.mark.parametrize(("grey", "found"), [(3, 3), (5, 0), (10, 0)])
+def test_grey_images_are_odd_only_where_they_are_few(folders, recipe, tmp_path, grey, found):
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        pixels = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).convert("L" if number < grey else "RGB").save(
+            tmp_path / "ab"[number % 2] / f"{number}.png")
+    data = recipe(tmp_path, source="folders")
+    (tmp_path / "out").mkdir()
+    findings = inspect(load_table(data), data, tmp_path / "out")[1]
+    assert (findings.check == "greyscale").sum() == found
 
 
 def test_planted_faults_are_what_the_manifest_says(demo):

@@ -18,48 +18,40 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from helpers import extraction, progress, streaming
-from helpers.backbones import check_backbone, create_backbone, resolve_data_config
-from helpers.batches import ImageRows
-from helpers.engines import create_engine
-from helpers.errors import SuiteError
-from helpers.extraction import check_determinism, extract_features, extract_run
-from helpers.features import (
-    check_features,
-    compare_features,
-    load_features,
-    load_labels,
-    select_rows,
-)
-from helpers.files import load_json, save_csv, save_json
-from helpers.images import create_preprocessing, decode_image
-from helpers.inspection import inspect_images
-from helpers.progress import GrowingArray, load_progress, progress_file
+from helpers import shards
+from helpers.data.images import decode_image
+from helpers.data.preparation import prepare_run
+from helpers.data.splits import select_rows
+from helpers.features import store
+from helpers.features.engines import create_engine
+from helpers.features.extraction import check_determinism, extract_run
+from helpers.features.forecast import forecast_extraction
+from helpers.features.statistics import check_features, compare_features
+from helpers.features.store import load_codes, load_features
+from helpers.features.streaming import ImageFiles, record_file, stream_features
+from helpers.files import SuiteError, load_json
+from helpers.network.backbones import create_backbone
+from helpers.network.preprocessing import create_preprocessing, resolve_data_config
+from helpers.network.weights import DownloadError, check_network, fingerprint_weights
 from helpers.recipe import load_recipe
 from helpers.run import open_run
-from helpers.sources import load_table
-from helpers.splits import assign_splits, encode_labels
-from helpers.streaming import stream_features
+from helpers.steps import STEPS
 
 MODEL = "test_efficientnet"
-
-
-def prepare_run(run):
-    """Make the tables that a run's first two notebooks would make."""
-    images = inspect_images(load_table(run.recipe))
-    images["group"] = range(len(images))
-    save_json(encode_labels(images), run.path("label_mapping"))
-    save_csv(assign_splits(images, 0.2, 3, 42), run.path("table"))
-    return run
 
 
 @pytest.fixture
 def prepared(folders, write_recipe, request):
     """A run whose first two notebooks' tables are there, and its backbone."""
     name = request.node.name.split("[")[0]
-    run = prepare_run(open_run(write_recipe("tiny", folders, source="folders", run=name,
-                                            batch_size=5)))
+    run = open_run(write_recipe("tiny", folders, source="folders", run=name, near_copy=1,
+                                holdout=0.2, batch_size=5))
+    prepare_run(run)
     return run, *create_backbone(run.recipe)
+
+
+def change(run, **settings):
+    return dataclasses.replace(run, recipe=run.recipe.change(**settings))
 
 
 def recipe_with(**settings):
@@ -68,11 +60,11 @@ def recipe_with(**settings):
 
 def test_an_unknown_backbone_names_near_ones():
     with pytest.raises(SuiteError, match=r"no backbone 'resnet5'; near it: .*resnet50"):
-        check_backbone(recipe_with(backbone="resnet5"))
+        check_network(recipe_with(backbone="resnet5"))
     with pytest.raises(SuiteError, match=r"no weights 'nope' for resnet18; it knows: .*a1_in1k"):
-        check_backbone(recipe_with(backbone="resnet18", weights="nope"))
+        check_network(recipe_with(backbone="resnet18", weights="nope"))
     with pytest.raises(SuiteError, match=r"weight file .*gone\.pth does not exist"):
-        check_backbone(recipe_with(weights="data/gone.pth"))
+        check_network(recipe_with(weights="data/gone.pth"))
 
 
 def test_random_weights_follow_the_seed_alone():
@@ -121,7 +113,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
 
 
 def test_without_the_hub_the_message_says_what_to_do():
-    with pytest.raises(SuiteError) as error:
+    with pytest.raises(DownloadError) as error:
         create_backbone(recipe_with(weights="pretrained"))
     for words in (MODEL, "hf download", "model.safetensors", "weights: random"):
         assert words in str(error.value)
@@ -152,9 +144,8 @@ def test_preprocessing_is_the_backbones_own_unless_the_recipe_says():
 
 def test_rows_are_the_features_of_their_images(prepared):
     run, model, config = prepared
-    metadata = extract_run(run, model, config)
+    metadata = extract_run(run, (model, config))
     prepare = create_preprocessing(config)
-    mapping = load_json(run.need("label_mapping"))
     for part, count in (("train", 27), ("test", 9)):
         rows, features = select_rows(run.load_table(), part), load_features(run, part)
         assert features.shape == (count, metadata["feature_dim"])
@@ -162,26 +153,37 @@ def test_rows_are_the_features_of_their_images(prepared):
         with torch.inference_mode():
             one = model.cpu()(prepare(decode_image(rows.path[count - 1])).unsqueeze(0))
         np.testing.assert_allclose(features[-1], one[0], rtol=1e-4, atol=1e-7)
-    labels = np.load(run.need("train_labels"))
-    rows = select_rows(run.load_table(), "train")
-    assert [list(mapping)[code] for code in labels] == list(rows.label)
+    mapping, rows = load_json(run.need("label_mapping")), select_rows(run.load_table(), "train")
+    for codes in (np.load(run.need("train_labels")), load_codes(run)):
+        assert [list(mapping)[code] for code in codes] == list(rows.label)
     assert {"configuration", "class_weights", "versions", "seed", "timestamp"} <= set(metadata)
     assert compare_features(run).loc["nan"].sum() == 0
 
 
+def test_a_part_that_is_neither_train_nor_test_is_refused(prepared):
+    with pytest.raises(KeyError, match="holdout"):
+        select_rows(prepared[0].load_table(), "holdout")
+
+
 def test_features_that_are_there_are_kept_until_something_changes(prepared, capsys):
     run, model, config = prepared
-    extract_run(run, model, config)
+    extract_run(run, (model, config))
     before = run.path("train_features").stat().st_mtime_ns
-    extract_run(run, model, config)
+    extract_run(run, (model, config))
     assert run.path("train_features").stat().st_mtime_ns == before
     assert "there already" in capsys.readouterr().out
     table = run.load_table()
-    table.loc[table.index[table.split == "train"][0], "image_id"] = "another"
-    save_csv(table, run.path("table"))
-    with pytest.raises(SuiteError, match=r"images 27, \w+ \(now 27, \w+\).*Run 03_extraction"):
+    first = table.index[table.split == "train"][0]
+    table.loc[first, "label"] = "digit 3" if table.label[first] != "digit 3" else "digit 0"
+    run.save("table", table)
+    with pytest.raises(SuiteError, match=r"train_features.* from another table\.csv .*run 03"):
         load_features(run, "train")
-    extract_run(run, model, config)
+    extract_run(run, (model, config))  # labels are nothing to features
+    assert run.path("train_features").stat().st_mtime_ns == before
+    assert len(load_features(run, "train")) == 27
+    table.loc[first, "image_id"] = "another"
+    run.save("table", table)
+    extract_run(run, (model, config))
     assert "computed anew: images 27" in capsys.readouterr().out
     assert run.path("train_features").stat().st_mtime_ns != before
 
@@ -192,12 +194,34 @@ def test_features_that_are_there_are_kept_until_something_changes(prepared, caps
     ({"resize": "center"}, r"crop_pct 1.0 \(now 0.95\), crop_mode squash \(now center\)"),
     ({"normalisation": "minmax"}, r"mean \[0.485, .* \(now \[0.0, 0.0, 0.0\]\), .*minmax"),
 ])
-def test_stale_features_are_refused_by_what_changed(prepared, settings, named):
+def test_stale_features_are_refused_by_what_changed(prepared, settings, named, monkeypatch):
     run, model, config = prepared
-    extract_run(run, model, config)
-    other = dataclasses.replace(run, recipe=run.recipe.model_copy(update=settings))
+    extract_run(run, (model, config))
+    with pytest.raises(SuiteError, match="was made with"):  # by the settings noted
+        load_features(change(run, **settings), "train")
+    # And by what they mean, should the notes be lost.
+    monkeypatch.setattr(type(run), "need", type(run).path)
     with pytest.raises(SuiteError, match=named):
-        load_features(other, "train")
+        load_features(change(run, **settings), "train")
+
+
+def test_other_versions_are_warned_of_and_features_kept(prepared, monkeypatch, capsys):
+    run, model, config = prepared
+    extract_run(run, (model, config))
+    before = run.path("train_features").stat().st_mtime_ns
+    now = store.describe_versions()
+    monkeypatch.setattr(store, "describe_versions", lambda: now | {"torch": "9.9"})
+    capsys.readouterr()
+    assert len(load_features(run, "train")) == 27
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and f"torch {now['torch']} (now 9.9)" in said
+    extract_run(run, (model, config))
+    assert run.path("train_features").stat().st_mtime_ns == before
+
+
+def test_pretrained_weights_are_told_apart_by_their_tag(tmp_path):
+    recipe = recipe_with(backbone="resnet18", weights="pretrained")
+    assert fingerprint_weights(recipe) == "a1_in1k"
 
 
 def test_features_of_a_file_that_changed_are_not_kept(prepared, rows, tmp_path):
@@ -205,19 +229,18 @@ def test_features_of_a_file_that_changed_are_not_kept(prepared, rows, tmp_path):
     table = run.load_table()
     first = table.index[table.split == "train"][0]
     table.loc[first, "path"] = shutil.copy(table.path[first], tmp_path)
-    save_csv(table, run.path("table"))
-    extract_run(run, model, config)
+    run.save("table", table)
+    extract_run(run, (model, config))
     Path(table.path[first]).write_bytes(Path(rows.path[5]).read_bytes())
     with pytest.raises(SuiteError, match="has changed since it was inspected: run 01_eda"):
-        extract_run(run, model, config)
+        extract_run(run, (model, config))
 
 
-def extract(prepared, rows, target, fingerprint=None, **settings):
+def extract(prepared, rows, target, description=None, **settings):
     """Extract `rows` to `target` with a fresh engine, as another run of the same recipe would."""
     run, model, config = prepared
-    recipe = run.recipe.model_copy(update=settings)
-    engine = create_engine(model, config, recipe, rows.path.tolist())
-    extract_features(engine, ImageRows(rows, config), target, fingerprint or {"all": "same"})
+    engine = create_engine(model, config, run.recipe.change(**settings), rows.path.tolist())
+    stream_features(engine, ImageFiles(rows, config), target, description or {"all": "same"})
     return np.load(target)
 
 
@@ -259,111 +282,144 @@ def test_killed_and_run_again_the_array_is_byte_equal(prepared, rows, tmp_path, 
     script = textwrap.dedent(f"""
         import json, os, pathlib, signal
         import pandas as pd
-        from helpers import streaming
-        from helpers.backbones import create_backbone
-        from helpers.batches import ImageRows
-        from helpers.engines import create_engine
-        from helpers.progress import GrowingArray
-        from helpers.recipe import Recipe
+        from helpers.features.engines import create_engine
+        from helpers.features.streaming import ImageFiles, stream_features
+        from helpers.network.backbones import create_backbone
+        from helpers.settings import Recipe
+        from helpers.shards import Shards
+
         recipe = Recipe(**json.loads({run.recipe.model_dump_json()!r}))
         model, config = create_backbone(recipe)
         rows = pd.read_csv({str(tmp_path / "many.csv")!r})
-        streaming.SAVE_EVERY_S = streaming.LOOK_EVERY_S = 0
         engine, saves = create_engine(model, config, recipe, rows.path.tolist()), []
-        save = GrowingArray.save
-        def save_then_die(array):
-            save(array)
-            if array.marks.any():
-                saves.append(array)
+        save = Shards.save
+
+        def save_then_die(shards, number, **arrays):
+            save(shards, number, **arrays)
+            saves.append(number)
             if len(saves) == {moment}:
                 os.kill(os.getpid(), signal.SIGKILL)
-        GrowingArray.save = save_then_die
-        streaming.stream_features(engine, ImageRows(rows, config),
-                                  pathlib.Path({str(killed)!r}), {{"all": "same"}})
+
+        Shards.save = save_then_die
+        stream_features(engine, ImageFiles(rows, config), pathlib.Path({str(killed)!r}),
+                        {{"all": "same"}})
     """)
     process = subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
-    marks = np.fromfile(tmp_path / ".killed.npy.marks", np.uint8)
-    assert 0 < marks.sum() < len(marks) and not killed.exists()
-    done = np.load(tmp_path / ".killed.npy.partial")[: 5 * int(marks[0])].copy()
-    extract(prepared, many, killed)
+    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed.shards").glob("*.npz")}
+    assert len(done) == moment and not killed.exists()
+    # What is computed again, and what is not.
+    kept, plain = [], shards.Shards.save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards.Shards, "save", lambda self, number, **arrays: (
+            kept.append(number), plain(self, number, **arrays)))
+        extract(prepared, many, killed)
+    assert set(kept) == set(range(moment, 1 + max(kept)))
     assert killed.read_bytes() == whole.read_bytes()
-    assert np.array_equal(done, np.load(whole)[: len(done)])
-    left = ["killed.npy", "killed.progress.json", "whole.npy", "whole.progress.json"]
-    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".csv") == left
+    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".csv") == [
+        "killed.json", "killed.npy", "whole.json", "whole.npy"]
 
 
 def test_a_killed_run_does_not_compute_again_what_is_done(prepared, rows, tmp_path, monkeypatch):
-    target = tmp_path / "features.npy"
-    monkeypatch.setattr(streaming, "SAVE_EVERY_S", 0)
-    monkeypatch.setattr(extraction, "estimate_extraction", lambda *_: None)
-    spoilt = rows[["path"]].copy()
+    target, spoilt = tmp_path / "features.npy", rows[["path"]].copy()
     spoilt.loc[22, "path"] = "data/gone.jpg"
     with pytest.raises(SuiteError, match="cannot be read any more"):
         extract(prepared, spoilt, target, workers=1, engine="openvino")
-    read, plain = [], ImageRows.read
-    monkeypatch.setattr(ImageRows, "read", lambda self, reader, number, out: (
-        read.append(number), plain(self, reader, number, out)))
+    read, plain = [], ImageFiles.read
+    monkeypatch.setattr(ImageFiles, "read", lambda self, number: (
+        read.append(number), plain(self, number))[1])
     extract(prepared, rows[["path"]], target, workers=1, engine="openvino")
-    assert sorted(read) == list(range(20, 27))  # batches of 5: four were done
+    assert sorted(read) == list(range(20, 27))  # shards of one batch of 5: four were done
 
 
-def test_progress_of_other_features_is_not_continued(prepared, rows, tmp_path, monkeypatch,
-                                                     capsys):
-    """A is interrupted, then B before its first record, then A comes again."""
+def test_shards_of_other_features_are_not_continued(prepared, rows, tmp_path, capsys):
+    """A is interrupted, then B before its first shard, then A comes again."""
     target, rows = tmp_path / "features.npy", rows[["path"]]
-    monkeypatch.setattr(extraction, "estimate_extraction", lambda *_: None)
-
-    def spoil(first):
-        return rows.assign(path=rows.path.where(rows.index < first, "data/gone.jpg"))
-
-    for fingerprint, first, save_every in (("A", 20, 0), ("B", 5, 1000)):
-        monkeypatch.setattr(streaming, "SAVE_EVERY_S", save_every)
+    for description, first in (("A", 20), ("B", 0)):
+        spoilt = rows.assign(path=rows.path.where(rows.index < first, "data/gone.jpg"))
         with pytest.raises(SuiteError, match="cannot be read any more"):
-            extract(prepared, spoil(first), target, {"weights": fingerprint})
+            engine = create_engine(prepared[1], prepared[2], prepared[0].recipe,
+                                   rows.path.tolist())
+            stream_features(engine, ImageFiles(spoilt, prepared[2]), target,
+                            {"weights": description})
     features = extract(prepared, rows, target, {"weights": "A"})
     assert "computed anew: weights B (now A)" in capsys.readouterr().out
     assert np.array_equal(features, extract(prepared, rows, tmp_path / "other.npy"))
 
 
+def open_shards(place, how):
+    opened = shards.Shards(place / "features.shards", place, 2, how)
+    opened.open()
+    return opened
+
+
 def test_a_run_that_another_one_outran_is_refused(tmp_path):
-    """It would vouch for rows that the other has made in another way."""
-    first, second = (GrowingArray(tmp_path / "features.npy", (4, 3), 2, {"precision": precision})
-                     for precision in ("float32", "bf16"))
-    assert not first.open()
-    assert not second.open()
+    """Its shards would stand among those that the other makes in another way."""
+    first = open_shards(tmp_path, {"precision": "float32"})
+    second = open_shards(tmp_path, {"precision": "bf16"})
     with pytest.raises(SuiteError, match=r"another run has started to make .* anew meanwhile"):
-        first.close()
-    second.close()
-    assert load_progress(tmp_path / "features.npy")["precision"] == "bf16"
+        first.save(0, features=np.zeros(3))
+    second.save(0, features=np.ones(3))
+    assert second.load(0)["features"].tolist() == [1, 1, 1] and second.list_done() == [0]
 
 
 def test_processes_that_compute_in_different_ways_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(progress, "gather", lambda how: [how, {"engine": "torch"}, how])
+    monkeypatch.setattr(shards, "gather", lambda how: [how, {"engine": "torch"}, how])
     with pytest.raises(SuiteError, match=r"different ways: engine openvino \(now torch\)"):
-        GrowingArray(tmp_path / "features.npy", (4, 3), 2, {"engine": "openvino"}).open()
+        open_shards(tmp_path, {"engine": "openvino"})
 
 
-def test_unfinished_features_are_refused(prepared):
+def test_a_damaged_shard_is_computed_again(tmp_path):
+    opened = open_shards(tmp_path, {})
+    opened.save(1, features=np.ones(3))
+    path = tmp_path / "features.shards/00001.npz"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(SuiteError, match=r"is damaged .* run again"):
+        opened.load(1)
+    assert opened.list_missing() == [0, 1]
+
+
+def test_processes_take_turns(tmp_path, monkeypatch):
+    """The launcher may say so after this package has been imported."""
+    monkeypatch.setattr(shards, "wait_for_all", lambda: None)
+    taken = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        taken.append(shards.Shards(tmp_path / "none", tmp_path, 8, {}).list_missing())
+    assert taken == [[0, 3, 6], [1, 4, 7], [2, 5]]
+
+
+def test_features_of_unknown_origin_are_refused_and_made_anew(prepared):
     run, model, config = prepared
-    extract_run(run, model, config)
-    record = progress_file(run.path("train_features"))
-    save_json(load_json(record) | {"complete": False}, record)
-    with pytest.raises(SuiteError, match="its extraction is not finished"):
+    extract_run(run, (model, config))
+    plain = np.load(run.path("train_features"))
+    record_file(run.path("train_features")).unlink()
+    with pytest.raises(SuiteError, match=r"train_features.*json is missing, which says from"):
         load_features(run, "train")
+    extract_run(run, (model, config))
+    assert np.array_equal(load_features(run, "train"), plain)
 
 
 def test_exact_copies_are_computed_once(prepared, rows, tmp_path, monkeypatch, capsys):
     doubled = pd.concat([rows, rows.iloc[::-1]], ignore_index=True)
-    computed, plain = [], ImageRows.read
-    monkeypatch.setattr(extraction, "estimate_extraction", lambda *_: None)
-    monkeypatch.setattr(ImageRows, "read", lambda self, reader, number, out: (
-        computed.append(number), plain(self, reader, number, out)))
+    computed, plain = [], ImageFiles.read
+    monkeypatch.setattr(ImageFiles, "read", lambda self, number: (
+        computed.append(number), plain(self, number))[1])
     features = extract(prepared, doubled, tmp_path / "features.npy", engine="openvino")
     assert sorted(computed) == list(range(27))
     assert np.array_equal(features[27:], features[:27][::-1])
     assert np.array_equal(features[:27], extract(prepared, rows, tmp_path / "plain.npy",
                                                   engine="openvino"))
+
+
+def test_a_disk_without_room_is_refused_before_the_work(prepared, rows, tmp_path, monkeypatch):
+    run, model, config = prepared
+    engine = create_engine(model, config, run.recipe, rows.path.tolist())
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(SuiteError, match="Free some space, or send runs elsewhere"):
+        forecast_extraction(engine, ImageFiles(rows, config), tmp_path)
 
 
 def test_worker_processes_read_what_threads_read(prepared, rows, tmp_path):
@@ -373,11 +429,11 @@ def test_worker_processes_read_what_threads_read(prepared, rows, tmp_path):
     engine = create_engine(model, config, run.recipe, rows.path.tolist())
     engine.device = "no GPU, but read as for one"
     target = tmp_path / "processes.npy"
-    stream_features(engine, ImageRows(rows, config), target, {"all": "same"})
+    stream_features(engine, ImageFiles(rows, config), target, {"all": "same"})
     assert np.array_equal(np.load(target), expected)
     spoilt = rows.assign(path=rows.path.where(rows.index != 25, "data/gone.jpg"))
     with pytest.raises(SuiteError, match=r"^data/gone\.jpg cannot be read any more"):
-        stream_features(engine, ImageRows(spoilt, config), target, {"all": "other"})
+        stream_features(engine, ImageFiles(spoilt, config), target, {"all": "other"})
 
 
 def test_a_copy_that_changed_is_refused(prepared, rows, tmp_path):
@@ -394,14 +450,14 @@ def test_few_images_or_none_are_features_too(prepared, rows, tmp_path, count):
     run, model, config = prepared
     engine = create_engine(model, config, run.recipe, rows.path.tolist())
     target = tmp_path / "features.npy"
-    extract_features(engine, ImageRows(rows[:count], config), target, {"all": "same"})
+    stream_features(engine, ImageFiles(rows[:count], config), target, {"all": "same"})
     assert np.load(target).shape == (count, engine.width)
 
 
 @pytest.mark.parametrize("backbone", [MODEL, "test_resnet", "test_vit", "test_convnext"])
 def test_the_engines_agree(prepared, rows, tmp_path, backbone):
     run, *_ = prepared
-    recipe = run.recipe.model_copy(update={"backbone": backbone})
+    recipe = run.recipe.change(backbone=backbone)
     found = {}
     for engine in ("torch", "openvino"):
         model, config = create_backbone(recipe)
@@ -409,7 +465,7 @@ def test_the_engines_agree(prepared, rows, tmp_path, backbone):
                                 engine=engine, backbone=backbone)
     difference = np.abs(found["torch"] - found["openvino"]).max()
     assert difference <= 1e-5 * np.abs(found["torch"]).max()
-    record = load_json(progress_file(tmp_path / "openvino.npy"))
+    record = load_json(record_file(tmp_path / "openvino.npy"))
     assert record["engine"] == "openvino" and 0 < record["max_relative_difference"] <= 1e-5
 
 
@@ -420,11 +476,11 @@ def test_bf16_is_declared_and_close(prepared, rows, tmp_path):
         rough = extract((run, model, config), rows, tmp_path / "rough.npy", precision="bf16")
     except SuiteError as error:
         assert "does not compute in bf16: set `precision: float32`" in str(error)
-        return
+        pytest.skip("this processor does not compute in bf16")
     cosine = (exact * rough).sum(axis=1) / (
         np.linalg.norm(exact, axis=1) * np.linalg.norm(rough, axis=1))
     assert not np.array_equal(exact, rough) and np.median(cosine) > 0.999
-    assert load_json(progress_file(tmp_path / "rough.npy"))["precision"] == "bf16"
+    assert load_json(record_file(tmp_path / "rough.npy"))["precision"] == "bf16"
 
 
 def test_bf16_keeps_the_first_convolution_exact(prepared, tmp_path):
@@ -435,12 +491,12 @@ def test_bf16_keeps_the_first_convolution_exact(prepared, tmp_path):
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3, groups=3, bias=False),
                                   torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     network[0].weight.data.zero_()[:, 0, 1, 1:] = torch.tensor([1 + 1 / 512, -1])
-    recipe = run.recipe.model_copy(update={"precision": "bf16", "engine": "openvino"})
+    recipe = run.recipe.change(precision="bf16", engine="openvino")
     try:
         engine = create_engine(network.requires_grad_(False), config, recipe, [str(path)])
     except SuiteError as error:
         assert "does not compute in bf16" in str(error)
-        return
+        pytest.skip("this processor does not compute in bf16")
     assert engine.difference < 0.01
 
 
@@ -456,17 +512,16 @@ def test_a_network_that_openvino_cannot_take_runs_on_torch(prepared, rows, capsy
     assert engine.name == "torch"
     assert "torch computes test_efficientnet" in capsys.readouterr().out
     with pytest.raises(SuiteError, match="Set `engine: torch`"):
-        create_engine(Awkward(), config, run.recipe.model_copy(update={"engine": "openvino"}),
-                      paths)
+        create_engine(Awkward(), config, run.recipe.change(engine="openvino"), paths)
 
 
 def test_an_interrupt_is_survived_when_an_engine_is_gone(prepared, rows):
     """Let go in another thread, OpenVINO unmapped the stack that signals are handled on."""
     script = textwrap.dedent(f"""
         import json, os, signal, threading
-        from helpers.backbones import create_backbone
-        from helpers.engines import create_engine
-        from helpers.recipe import Recipe
+        from helpers.network.backbones import create_backbone
+        from helpers.features.engines import create_engine
+        from helpers.settings import Recipe
         recipe = Recipe(**json.loads({prepared[0].recipe.model_dump_json()!r}))
         engines = [create_engine(*create_backbone(recipe), recipe, {rows.path.tolist()[:1]})]
         thread = threading.Thread(target=engines.clear)
@@ -483,19 +538,24 @@ def test_an_interrupt_is_survived_when_an_engine_is_gone(prepared, rows):
 
 def test_two_processes_make_the_array_of_one(folders, write_recipe, tmp_path):
     """27 and 9 images in batches of 2: 14 and 5 batches, so neither divides by two."""
-    recipe = write_recipe("tiny", folders, source="folders", batch_size=2, workers=1)
+    recipe = write_recipe("tiny", folders, source="folders", batch_size=2, workers=1,
+                          near_copy=1, holdout=0.2)
     arrays = {}
     for count in (1, 2):
-        run = prepare_run(open_run(recipe, {"run": f"processes-{count}"}))
+        run = open_run(recipe, {"run": f"processes-{count}"})
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        subprocess.run([sys.executable, *(launcher if count == 2 else []),
-                        "-m", "helpers.extraction", "--recipe", recipe,
-                        "--set", f"run=processes-{count}"], check=True, capture_output=True,
-                       env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+        for module in ("helpers.data.inspection", "helpers.features.extraction"):
+            subprocess.run([sys.executable, *(launcher if count == 2 else []), "-m", module,
+                            "--recipe", recipe, "--set", f"run=processes-{count}"], check=True,
+                           capture_output=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+            if module == "helpers.data.inspection":
+                assert len(list((run.folder / "inspection.shards").glob("*.npz"))) == 12
+                prepare_run(run)  # goes on from what the processes have left
         assert load_json(run.path("metadata"))["processes"] == count
-        arrays[count] = [run.path(f"{part}_features").read_bytes() for part in ("train", "test")]
+        arrays[count] = [run.path(name).read_bytes() for name in (
+            "images", "table", "train_features", "test_features")]
         assert len(load_features(run, "train")) == 27
-        assert "03_extraction" in load_json(run.folder / "settings.json")
+        assert run.is_done(STEPS[2])
     assert arrays[1] == arrays[2]
 
 
@@ -504,31 +564,19 @@ def test_the_finished_half_survives_an_interruption(prepared):
     table = run.load_table()
     spoilt = table.copy()
     spoilt.loc[spoilt.split == "holdout", "path"] = "data/gone.jpg"
-    save_csv(spoilt, run.path("table"))
+    run.save("table", spoilt)
     with pytest.raises(SuiteError, match="cannot be read any more"):
-        extract_run(run, model, config)
+        extract_run(run, (model, config))
     done = run.path("train_features").stat().st_mtime_ns
-    save_csv(table, run.path("table"))
-    extract_run(run, model, config)
+    run.save("table", table)
+    extract_run(run, (model, config))
     assert run.path("train_features").stat().st_mtime_ns == done
     assert len(load_features(run, "test")) == 9
 
 
-def test_other_labels_in_the_table_are_noticed(prepared):
-    run, model, config = prepared
-    extract_run(run, model, config)
-    table = run.load_table()
-    first = table.index[table.split == "train"][0]
-    table.loc[first, "label"] = "digit 3" if table.label[first] != "digit 3" else "digit 0"
-    save_csv(table, run.path("table"))
-    assert len(load_features(run, "train")) == 27
-    with pytest.raises(SuiteError, match="holds other labels than table"):
-        load_labels(run)
-
-
 def test_features_computed_again_are_the_same(prepared):
     run, model, config = prepared
-    extract_run(run, model, config)
+    extract_run(run, (model, config))
     assert check_determinism(run, model, config, count=5) < 1e-5
     features = np.load(run.path("train_features"), mmap_mode="r+")
     features[0] *= 2
@@ -552,20 +600,9 @@ def test_statistics_equal_numpys_and_count_bad_values():
 
 def test_nan_in_features_is_refused(prepared):
     run, model, config = prepared
-    extract_run(run, model, config)
+    extract_run(run, (model, config))
     features = np.load(run.path("train_features"), mmap_mode="r+")
     features[0, 0] = np.nan
     features.flush()
     with pytest.raises(SuiteError, match="1 feature values are NaN"):
         compare_features(run)
-
-
-def test_features_from_the_cache_are_the_same(prepared, tmp_path):
-    run, model, config = prepared
-    extract_run(run, model, config)
-    plain = np.load(run.path("train_features"))
-    run.path("train_features").unlink()
-    cached = run.recipe.model_copy(update={"cache": True})
-    extract_run(dataclasses.replace(run, recipe=cached), model, config)
-    assert (run.folder / "train_images.npy").exists()
-    assert np.array_equal(np.load(run.path("train_features")), plain)

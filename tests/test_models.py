@@ -10,16 +10,25 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from helpers.evaluation import (
+from helpers.evaluation import intervals
+from helpers.evaluation.intervals import score_classes, score_with_intervals
+from helpers.evaluation.projection import match_neighbours, project_features, sample_rows
+from helpers.evaluation.scores import (
     count_confusion,
     find_mistakes,
-    score_classes,
     score_confusion,
-    score_with_intervals,
     tabulate_predictions,
 )
-from helpers.heads import predict_ensemble, predict_head, tabulate_probabilities, train_folds
-from helpers.projection import project_features, sample_rows
+from helpers.files import SuiteError
+from helpers.training.crossvalidation import (
+    cross_validate,
+    load_models,
+    predict_ensemble,
+    save_models,
+    tabulate_choices,
+    tabulate_probabilities,
+)
+from helpers.training.heads import LogisticHead
 
 
 @pytest.fixture(scope="module")
@@ -32,23 +41,69 @@ def digits():
     return features[chosen].astype(np.float32), codes[chosen], chosen % 5
 
 
+def train_folds(features, codes, folds, weights, c_grid):
+    return cross_validate(lambda: LogisticHead(weights, c_grid), features, codes, folds, False)
+
+
 @pytest.fixture(scope="module")
 def trained(digits):
     return train_folds(*digits, [1.0] * 10, [0.01, 1.0])
 
 
 def test_every_image_gets_one_distribution(trained):
-    probabilities, heads, scores = trained
+    probabilities, models = trained
     assert probabilities.shape == (400, 10)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
-    assert heads["weights"].shape == (5, 64, 10)
-    assert (scores.groupby("fold").chosen.sum() == 1).all()
+    assert [model.arrays["weights"].shape for model in models] == [(64, 10)] * 5
+    assert (tabulate_choices(models).groupby("fold").chosen.sum() == 1).all()
+
+
+def test_settings_are_chosen_on_the_next_fold():
+    class Recorder:
+        def __init__(self):
+            self.choices = None
+
+        def fit(self, inputs, codes, inner):
+            self.seen = set(inputs), set(inputs[inner])
+            return self
+
+        def predict(self, inputs):
+            return np.zeros((len(inputs), 2), np.float32)
+
+    folds = np.repeat([0, 1, 2], 4)
+    _, models = cross_validate(Recorder, folds.copy(), folds % 2, folds, False)
+    assert [model.seen for model in models] == [({1, 2}, {1}), ({0, 2}, {2}), ({0, 1}, {0})]
+
+
+def test_the_penalty_is_judged_on_the_inner_rows_alone(digits):
+    """On inner rows with scrambled labels every C is as bad, elsewhere not."""
+    features, codes, folds = digits
+    inner = folds == 1
+    honest = LogisticHead([1.0] * 10, [1e-4, 1.0]).fit(features, codes, inner)
+    spoilt = np.where(inner, (codes + 5) % 10, codes)
+    fooled = LogisticHead([1.0] * 10, [1e-4, 1.0]).fit(features, spoilt, inner)
+    assert honest.choices["macro F1"].max() > 0.8 and fooled.choices["macro F1"].max() < 0.2
+
+
+def test_models_are_saved_and_answer_for_the_same_inputs_only(digits, trained, tmp_path):
+    path, inputs = tmp_path / "head.npz", {"backbone": "a", "preprocessing": {"mean": [0.5]}}
+    names = [f"digit {n}" for n in range(10)]
+    save_models(trained[1], "logistic", names, inputs, path)
+    models, classes = load_models(path, inputs)
+    assert classes == names
+    for model, again in zip(trained[1], models, strict=True):
+        assert np.array_equal(model.predict(digits[0]), again.predict(digits[0]))
+    with pytest.raises(SuiteError, match=r"other inputs: mean \[0.5\] \(now \[0.4\]\)"):
+        load_models(path, inputs | {"preprocessing": {"mean": [0.4]}})
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(SuiteError, match=r"head\.npz holds no models"):
+        load_models(path, inputs)
 
 
 def test_an_image_never_decides_its_own_probabilities(digits, trained):
     features, codes, folds = digits
     spoilt = np.where(folds == 2, (codes + 1) % 10, codes)
-    probabilities, _, _ = train_folds(features, spoilt, folds, [1.0] * 10, [0.01, 1.0])
+    probabilities, _ = train_folds(features, spoilt, folds, [1.0] * 10, [0.01, 1.0])
     assert np.array_equal(probabilities[folds == 2], trained[0][folds == 2])
     assert not np.array_equal(probabilities[folds != 2], trained[0][folds != 2])
 
@@ -56,23 +111,23 @@ def test_an_image_never_decides_its_own_probabilities(digits, trained):
 def test_a_head_answers_as_scikit_learns_pipeline(digits):
     features, codes, folds = digits
     weights = np.linspace(0.5, 2, 10)
-    probabilities, heads, _ = train_folds(features, codes, folds, list(weights), [0.1])
+    probabilities, models = train_folds(features, codes, folds, list(weights), [0.1])
     train = folds != 0
     model = make_pipeline(StandardScaler(), LogisticRegression(
         C=0.1, class_weight=dict(enumerate(weights)), max_iter=1000))
     expected = model.fit(features[train], codes[train]).predict_proba(features)
-    found = predict_head(heads["weights"][0], heads["biases"][0], features)
+    found = models[0].predict(features)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     np.testing.assert_allclose(probabilities[~train], expected[~train], atol=1e-4)
-    each = [predict_head(w, b, features) for w, b in zip(*heads.values(), strict=True)]
-    np.testing.assert_allclose(predict_ensemble(heads, features), np.mean(each, axis=0))
+    each = [model.predict(features) for model in models]
+    np.testing.assert_allclose(predict_ensemble(models, features), np.mean(each, axis=0))
 
 
 def test_two_classes_work_as_many_do(digits):
     features, codes, folds = digits
     two = codes < 2
-    probabilities, heads, _ = train_folds(features[two], codes[two], folds[two], [1, 1], [1.0])
-    assert heads["weights"].shape == (5, 64, 2)
+    probabilities, models = train_folds(features[two], codes[two], folds[two], [1, 1], [1.0])
+    assert models[0].arrays["weights"].shape == (64, 2)
     assert metrics.accuracy_score(codes[two], probabilities.argmax(axis=1)) > 0.95
 
 
@@ -113,6 +168,14 @@ def test_class_scores_equal_scikit_learns():
     assert ((found.low <= found.F1) & (found.high >= found.F1)).all()
 
 
+def test_a_perfect_class_of_two_images_keeps_its_score_in_every_resample():
+    """Resamples without either image say nothing about it, least of all 0."""
+    found = score_classes(np.diag([2, 60, 40]), list("abc"), 500, 0)
+    assert found.loc["a", ["F1", "low", "high"]].tolist() == [1, 1, 1]
+    absent = score_classes(np.diag([0, 60, 40]), list("abc"), 100, 0)
+    assert absent.loc["a", ["F1", "low", "high"]].tolist() == [0, 0, 0]
+
+
 def test_mistakes_and_predictions():
     rows = pd.DataFrame({"image_id": list("wxyz"), "path": ["p"] * 4, "split": "train",
                          "fold": 0, "label": ["a", "a", "b", "b"]})
@@ -133,6 +196,10 @@ def test_projection_keeps_neighbours_and_bows_to_few_images(digits, capsys):
     features, codes, _ = digits
     places = project_features(features[:150], 30, seed=0)
     assert places.shape == (150, 2)
+    alone = np.arange(150)
+    same = match_neighbours(places, codes[:150], alone).mean()
+    assert same > 0.7 > 0.3 > match_neighbours(
+        np.random.default_rng(0).permutation(places), codes[:150], alone).mean()
     assert np.array_equal(places, project_features(features[:150], 30, seed=0))
     project_features(features[:12], 30, seed=0)
     assert "perplexity lowered from 30" in capsys.readouterr().out
@@ -141,8 +208,15 @@ def test_projection_keeps_neighbours_and_bows_to_few_images(digits, capsys):
     assert set(codes[sample]) == set(range(10))
 
 
+def test_an_images_own_copies_are_not_its_neighbours():
+    places = np.array([[0.0, 0], [0.1, 0], [1, 0], [1.1, 0], [5, 0]])
+    labels, groups = np.array(list("aabba")), np.array([7, 7, 8, 9, 10])
+    assert match_neighbours(places, labels, groups).tolist() == [0, 0, 1, 1, 0]
+    assert np.isnan(match_neighbours(places[:2], labels[:2], groups[:2])).all()
+
+
 def test_charts_take_any_class_name_and_many_classes():
-    from helpers import charts
+    from helpers.pictures import charts
 
     names = ["true", "cost $^$", "_hidden", "x" * 90, *(f"class {i}" for i in range(60))]
     rng = np.random.default_rng(3)
@@ -162,18 +236,16 @@ def test_charts_take_any_class_name_and_many_classes():
 
 
 def test_a_score_outside_its_interval_can_be_drawn():
-    from helpers.charts import plot_scores
+    from helpers.pictures.charts import plot_scores
 
     scores = pd.DataFrame({"value": [0.5], "low": [0.3], "high": [0.45]}, index=["macro F1"])
     plot_scores({"out-of-fold": scores}).savefig(io.BytesIO())
 
 
 def test_many_classes_fit_in_memory(monkeypatch):
-    from helpers import evaluation
-
-    monkeypatch.setattr(evaluation, "CELLS_AT_ONCE", 1000)
+    monkeypatch.setattr(intervals, "CELLS_AT_ONCE", 1000)
     confusion = np.diag([3] * 20) + np.eye(20, k=1, dtype=int)
-    stacks = list(evaluation.resample_confusion(confusion, 100, 0))
+    stacks = list(intervals.resample_confusion(confusion, 100, 0))
     assert max(stack.size for stack in stacks) <= 1000
     assert sum(len(stack) for stack in stacks) == 100
     assert {stack.sum(axis=(1, 2)).tolist()[0] for stack in stacks} == {confusion.sum()}

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from helpers.files import ROOT
-from helpers.run import NOTEBOOKS
+from helpers.steps import NOTEBOOKS
 
 FOLDER = ROOT / "notebooks"
 ALL = [path.stem for path in sorted(FOLDER.glob("*.ipynb"))]

@@ -2,9 +2,10 @@
 
 import pytest
 
-from helpers.errors import SuiteError
-from helpers.files import ROOT
-from helpers.recipe import Recipe, describe_settings, list_recipes, load_recipe
+from helpers.files import SuiteError
+from helpers.recipe import format_settings, list_recipes, load_recipe, parse_settings
+from helpers.settings import OWNERS
+from helpers.steps import STEPS
 
 
 @pytest.mark.parametrize(("overrides", "words"), [
@@ -45,15 +46,42 @@ def test_all_committed_recipes_are_valid():
         load_recipe(name, {"data": "data"})
 
 
-def test_settings_belong_to_the_notebook_that_first_reads_them(folders):
+@pytest.mark.parametrize("settings", [
+    {"backbone": "resnet18", "folds": 7}, {"network.backbone": "resnet18", "splits.folds": 7},
+    {"network": {"backbone": "resnet18"}, "splits": {"folds": 7}},
+])
+def test_a_setting_may_be_set_with_its_section_or_without(folders, settings):
+    recipe = load_recipe("demo", settings | {"data": str(folders)})
+    assert recipe.network.backbone == "resnet18" and recipe.splits.folds == 7
+    assert recipe.data.path == folders and recipe.network.image_size == 64  # the file's own
+    assert recipe == load_recipe("demo", settings | {"data.path": str(folders)})
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"network.bakbone": "x"}, ["no setting 'bakbone' in network", "did you mean 'backbone'?"]),
+    ({"network": 3}, ["network is a section", "`network.SETTING`"]),
+    ({"folds": 3, "splits.folds": 4}, ["'folds' of splits stands there twice"]),
+    ({"netwrk": {"backbone": "x"}}, ["no setting 'netwrk'", "did you mean 'network'?"]),
+])
+def test_a_wrong_section_is_named(settings, words):
+    with pytest.raises(SuiteError) as error:
+        load_recipe("demo", settings)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_every_name_of_a_setting_stands_in_one_section():
+    """So that all may be set without it; a name in two is refused until it is told apart."""
+    assert {name for name, sections in OWNERS.items() if len(sections) > 1} == set()
+
+
+def test_settings_come_back_from_a_command_line_as_they_were():
+    settings = {"image_size": None, "c_grid": [0.1, 1.0], "final": True, "backbone": "null",
+                "class_names": {"007": "a: b"}, "holdout": 0.2, "run": "x"}
+    assert parse_settings(format_settings(settings)) == settings
+
+
+def test_every_setting_that_changes_results_is_heeded_by_a_notebook(folders):
     recipe = load_recipe("demo", {"data": str(folders)})
-    assert "backbone" not in recipe.settings_until("01")
-    assert {"data", "backbone"} <= set(recipe.settings_until("02"))
+    heeded = {name.partition(".")[2] for step in STEPS for name in recipe.select(*step.settings)}
     # They change no result.
-    everywhere = {"name", "run", "batch_size", "workers", "cache", "engine"}
-    assert set(recipe.settings_until("07")) == set(Recipe.model_fields) - everywhere
-
-
-def test_the_readme_explains_every_setting():
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert describe_settings() in readme, "paste what `python -m helpers.recipe` prints"
+    assert set(OWNERS) - heeded == {"batch_size", "workers", "engine"}

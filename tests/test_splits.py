@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.errors import SuiteError
-from helpers.splits import (
+from helpers.data.splits import (
     assign_splits,
     check_splits,
     encode_labels,
@@ -16,6 +15,7 @@ from helpers.splits import (
     save_folds,
     settle_small_classes,
 )
+from helpers.files import SuiteError
 
 
 @pytest.fixture

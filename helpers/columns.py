@@ -1,0 +1,42 @@
+"""Columns: the names and types of the suite's tables, so that a CSV is read as it was written.
+
+Only an empty field is missing: a class may well be called "NA", "None" or "007".
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+# An empty field is an empty text.
+TEXTS = ("image_id", "path", "split", "sha256", "reason", "format", "mode", "check", "decision",
+         "note", "weights", "backbone")
+# An empty field is missing.
+LABELS = ("label", "prediction", "class", "code")
+FLAGS = ("rotated", "transparent", "animated", "grey", "mirrored", "copy")
+NUMBERS = ("bytes", "width", "height", "group", "fold", "score", "brightness", "entropy",
+           "blurriness", "blurriness_grayscale_std",
+           *(f"brightness_perc_{p}" for p in (1, 5, 10, 15, 90, 95, 99)),
+           *(f"{what}_{channel}" for what in ("mean", "square") for channel in "rgb"),
+           "first", "second", "correlation", "confidence", "x", "y", "images", "precision",
+           "recall", "F1", "low", "high", "parameters", "features", "file_mb",
+           "images_per_second", "peak_memory_mb", "macro F1")
+# A layout's own columns of these names are renamed: later steps add columns called so.
+RESERVED = {"image_id", "path", "label", "split", "group", "fold", "bytes", "sha256", "reason",
+            "format", "mode", "prediction", "confidence", "check", "score", "decision", "note",
+            *FLAGS[:4], *NUMBERS[NUMBERS.index("width") : NUMBERS.index("first")]}
+
+
+def read_table(path: Path, texts: Iterable[str] = ()) -> pd.DataFrame:
+    """Read one of the suite's CSV files, every column in its type.
+
+    Args:
+        texts: further columns to be read as text, such as a data set's own product numbers.
+    """
+    names = pd.read_csv(path, nrows=0).columns
+    kinds = {name: str for name in names if name in (*TEXTS, *LABELS, *texts)}
+    kinds |= {name: "boolean" for name in names if name in FLAGS}
+    missing = {name: [""] for name in names
+               if name in (*LABELS, *FLAGS, *NUMBERS) or name.startswith("p_")}
+    return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=missing,
+                       low_memory=False)

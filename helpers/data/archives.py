@@ -1,0 +1,201 @@
+"""Archives: .zip and .tar.gz unpacked to local disk once, and only what is safe to unpack."""
+
+import hashlib
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from helpers.files import ROOT, SuiteError, make_folder, show_path
+
+UNPACKED = ROOT / "data" / "unpacked"
+SUFFIXES = (".zip", ".tar.gz", ".tgz", ".tar")
+MOST_FILES = 2_000_000
+MOST_BYTES = 500 * 2**30
+MOST_RATIO = 200  # unpacked to packed; photos hardly shrink, a bomb shrinks a thousandfold
+RATIO_FROM = 100 * 2**20  # bytes below which the ratio does not matter
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of an archive: its path, its size in bytes and how to open it."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+def unpack_archive(archive: Path) -> Path:
+    """Unpack an archive into data/unpacked/ unless that was done, and return the folder.
+
+    Members are written under a temporary name and renamed one by one, so that a killed run
+    continues; the folder takes its name when all are there. A single folder that holds
+    everything is stepped into.
+
+    Raises:
+        SuiteError: not an archive, truncated, a member outside the folder or a link, too many
+            files or bytes, or no room on the disk. Nothing is written outside the folder.
+    """
+    target = name_place(archive, [archive])
+    with claim_place(target) as missing:
+        if missing:
+            _unpack(archive, target)
+    inside = list(target.iterdir())
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else target
+
+
+@contextmanager
+def claim_place(target: Path) -> Iterator[bool]:
+    """Yield whether the folder `target` is missing, and let nobody else make it meanwhile.
+
+    Two runs may start on new data together: the second waits, and finds it made.
+
+    Raises:
+        SuiteError: the folder above it cannot be written.
+    """
+    if target.is_dir():
+        yield False
+        return
+    lock = FileLock(make_folder(target.parent) / f".{target.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process is making {show_path(target)}: waiting for it")
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        raise SuiteError(f"{show_path(target.parent)} cannot be written ({error}). Make it "
+                         "writable, or free some space, and run again.") from error
+    try:
+        yield not target.is_dir()
+    finally:
+        lock.release()
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with _open_members(archive) as members:
+            _refuse_unsafe(archive, members)
+            _require_room(archive, partial, sum(member.size for member in members))
+            for member in tqdm(members, desc=f"unpacking {archive.name}", unit="file",
+                               mininterval=2):
+                _write_member(member, partial / member.name)
+        make_folder(partial).rename(target)
+    except (NotImplementedError, RuntimeError) as error:
+        raise SuiteError(f"{show_path(archive)} is packed in a way that cannot be read here "
+                         f"({error}). Pack it anew as .zip or .tar.gz.") from error
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+        raise SuiteError(f"{show_path(archive)} is damaged or no archive ({error}): it was "
+                         "perhaps not copied to its end. Get it again.") from error
+    except OSError as error:
+        raise SuiteError(f"{show_path(archive)} cannot be unpacked to {show_path(target)}: "
+                         f"{error}.") from error
+
+
+def name_place(source: Path, files: list[Path]) -> Path:
+    """Return the folder below data/unpacked/ for what is made of `files`, new if they change."""
+    facts = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    key = hashlib.sha256(f"{source.resolve()} {facts}".encode()).hexdigest()[:8]
+    return UNPACKED / f"{source.name.split('.')[0]}-{key}"
+
+
+@contextmanager
+def _open_members(archive: Path) -> Iterator[list[Member]]:
+    """Open an archive and yield its files, folders left out."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as opened:
+            infos = [info for info in opened.infolist() if not info.is_dir()]
+            for info in infos:
+                if stat.S_ISLNK(info.external_attr >> 16):
+                    raise _unsafe(archive, info.filename, "is a link")
+                if info.flag_bits & 1:
+                    raise SuiteError(f"{show_path(archive)} is encrypted: unpack it yourself and "
+                                     "set `data` to the folder.")
+            yield [Member(_clean(i.filename), i.file_size, lambda i=i: opened.open(i))
+                   for i in infos if not _is_litter(i.filename)]
+    else:
+        with tarfile.open(archive) as opened:
+            infos, unpacked = [], 0
+            for count, info in enumerate(opened, 1):
+                unpacked += info.size
+                # A bomb is unpacked while it is listed, so look as we go.
+                _refuse_bomb(archive, count, unpacked)
+                if not info.isreg() and not info.isdir():
+                    raise _unsafe(archive, info.name, "is a link or a device")
+                if info.isreg() and not _is_litter(info.name):
+                    infos.append(info)
+            yield [Member(_clean(i.name), i.size, lambda i=i: opened.extractfile(i))
+                   for i in infos]
+
+
+def _clean(name: str) -> str:
+    return name.replace("\\", "/")  # as old Windows programs write it
+
+
+def _is_litter(name: str) -> bool:
+    """Return whether a member is what macOS adds of its own."""
+    path = PurePosixPath(_clean(name))
+    return "__MACOSX" in path.parts or path.name.startswith("._") or path.name == ".DS_Store"
+
+
+def _unsafe(archive: Path, name: str, why: str) -> SuiteError:
+    return SuiteError(f"{show_path(archive)}: its member {name!r} {why}. Nothing was unpacked; "
+                      "do not trust this archive, or pack the images anew.")
+
+
+def _refuse_unsafe(archive: Path, members: list[Member]) -> None:
+    for member in members:
+        path = PurePosixPath(member.name)
+        if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]) or (
+                not path.parts):
+            raise _unsafe(archive, member.name, "would be written outside the folder")
+    _refuse_bomb(archive, len(members), sum(member.size for member in members))
+
+
+def _refuse_bomb(archive: Path, files: int, unpacked: int) -> None:
+    if files > MOST_FILES or unpacked > MOST_BYTES:
+        raise SuiteError(f"{show_path(archive)} holds {files:,} files of {unpacked / 2**30:,.0f} "
+                         "GiB or more, and that is more than this suite unpacks. Unpack it "
+                         "yourself and set `data` to the folder.")
+    packed = archive.stat().st_size
+    if unpacked > RATIO_FROM and unpacked > MOST_RATIO * packed:
+        raise SuiteError(f"{show_path(archive)} would grow from {packed / 2**20:.1f} MiB to "
+                         f"{unpacked / 2**20:,.0f} MiB or more, as archive bombs do. Nothing was "
+                         "unpacked.")
+
+
+def _require_room(archive: Path, place: Path, size: int) -> None:
+    present = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+    free = shutil.disk_usage(make_folder(place)).free
+    print(f"{archive.name} unpacks to {size / 2**20:,.0f} MiB; {free / 2**20:,.0f} MiB are free")
+    if size - present > free:
+        raise SuiteError(f"{show_path(archive)} needs {size / 2**20:,.0f} MiB in "
+                         f"{show_path(place.parent)}, where {free / 2**20:,.0f} MiB are free. "
+                         "Make room and run again.")
+
+
+def _write_member(member: Member, target: Path) -> None:
+    if target.is_file() and target.stat().st_size == member.size:
+        return  # an earlier run has come this far
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.part")
+    with member.open() as source, temporary.open("wb") as copy:
+        # The header may lie about the size: never write more than it says.
+        left = member.size + 1
+        while left and (block := source.read(min(left, 2**20))):
+            copy.write(block)
+            left -= len(block)
+    if not left:
+        temporary.unlink()
+        raise zipfile.BadZipFile(f"{member.name} is larger than it says")
+    os.replace(temporary, target)

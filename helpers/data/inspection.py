@@ -1,0 +1,190 @@
+"""Inspection: every image opened once before it is used; what is seen of it, in numbers.
+
+One pass gives the header's facts, CleanVision's image properties (Apache-2.0, cleanlab 2022),
+the sums behind the data set's own mean and standard deviation, and a thumbnail for the search
+for copies. Pixels are measured on the image reduced to at most 128 pixels a side.
+
+    torchrun --nproc-per-node=4 -m helpers.data.inspection --recipe rakuten
+
+shares the pass between processes, before notebook 01 goes on from what they leave.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from helpers.data.images import UnreadableImageError, decode_image, describe_header, read_file
+from helpers.data.table import load_table
+from helpers.files import SuiteError, resolve_path, write_whole
+from helpers.processes import rank, wait_for_all, world
+from helpers.run import Run, run_command
+from helpers.shards import Shards, choose_rows
+
+THUMBNAIL = 64  # pixels a side, grey
+MEASURED = 128  # pixels a side at most; enough for every property, and flat in cost
+MEASURES = 1  # raised when an image is measured otherwise, so that no old shards are kept
+BLOCK = 256  # images in flight
+FLAGS = ("rotated", "transparent", "animated", "grey")
+
+
+def inspect_images(table: pd.DataFrame, run: Run | None = None) -> pd.DataFrame:
+    """Decode every image of the table to its last byte and measure it.
+
+    Args:
+        table: with `image_id` and `path`.
+        run: keeps what is measured in shards until `forget_inspection`, so that a killed
+            inspection continues; beside them lie the thumbnails (`load_thumbnails`).
+
+    Returns:
+        The table with `bytes`, `sha256`, `reason` ("" if readable), and for readable images
+        `width`, `height` (after EXIF rotation), `format`, `mode`, `rotated`, `transparent`,
+        `animated`, `grey`, CleanVision's raw properties, and `mean_r` ... `square_b` (0 to 1).
+    """
+    if run is None:
+        with tempfile.TemporaryDirectory() as place:
+            return _join_facts(table, _fill_shards(table, Path(place)), None)
+    shards = _fill_shards(table, run.folder)
+    images = _join_facts(table, shards, _thumbnails_file(run) if rank() == 0 else None)
+    wait_for_all()
+    return images
+
+
+def load_thumbnails(run: Run) -> np.ndarray:
+    """Open the thumbnails of an inspected run, (images, 64, 64) uint8 in the table's order."""
+    return np.load(_thumbnails_file(run), mmap_mode="r", allow_pickle=False)
+
+
+def forget_inspection(run: Run) -> None:
+    """Remove shards and thumbnails: what they are for has been saved."""
+    _open_shards(run.folder, 0, {}).remove()
+    _thumbnails_file(run).unlink(missing_ok=True)
+
+
+def _thumbnails_file(run: Run) -> Path:
+    return run.folder / ".thumbnails.npy"
+
+
+def _open_shards(folder: Path, count: int, how: dict) -> Shards:
+    return Shards(folder / "inspection.shards", folder, count, how)
+
+
+def _fill_shards(table: pd.DataFrame, folder: Path) -> Shards:
+    paths, size = table.path.tolist(), choose_rows(len(table))
+    names = hashlib.sha256("\0".join([*table.image_id, *paths]).encode()).hexdigest()[:16]
+    shards = _open_shards(folder, -(-len(paths) // size),
+                          {"images": f"{len(paths)}, {names}", "measures": MEASURES})
+    shards.open()
+    if rank() == 0:
+        for number in shards.list_done():  # files may have changed since
+            _keep_if_current(shards, number, paths[number * size : (number + 1) * size])
+    wait_for_all()
+    missing = shards.list_missing()
+    name = "inspecting" if world() == 1 else f"inspecting ({world()} processes)"
+    # Threads suffice: Pillow decodes and resizes outside Python's lock.
+    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(
+            total=len(paths), initial=max(0, len(paths) - len(missing) * size * world()),
+            desc=name, unit="image", mininterval=2, disable=rank() > 0) as bar:
+        for number in missing:
+            part, facts, pictures = paths[number * size : (number + 1) * size], [], []
+            for start in range(0, len(part), BLOCK):
+                for found, picture in pool.map(_inspect, part[start : start + BLOCK]):
+                    facts.append(found)
+                    pictures.append(picture)
+                    bar.update(world())
+            text = json.dumps(facts, default=float).encode()
+            shards.save(number, facts=np.frombuffer(text, np.uint8),
+                        thumbnails=np.stack(pictures))
+    wait_for_all()
+    return shards
+
+
+def _keep_if_current(shards: Shards, number: int, paths: list[str]) -> None:
+    hashes = _read_facts(shards.load(number)).sha256
+    try:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(read_file, paths, hashes))
+    except SuiteError:
+        shards.drop(number)
+
+
+def _read_facts(arrays: dict[str, np.ndarray]) -> pd.DataFrame:
+    return pd.DataFrame(json.loads(arrays["facts"].tobytes()))
+
+
+def _join_facts(table: pd.DataFrame, shards: Shards, thumbnails: Path | None) -> pd.DataFrame:
+    frames = []
+    if thumbnails is None:
+        frames = [_read_facts(shards.load(number)) for number in range(shards.count)]
+    else:
+        with write_whole(thumbnails) as temporary, temporary.open("wb") as stream:
+            np.lib.format.write_array_header_2_0(stream, {
+                "shape": (len(table), THUMBNAIL, THUMBNAIL), "fortran_order": False,
+                "descr": "|u1"})
+            for number in range(shards.count):
+                arrays = shards.load(number)
+                frames.append(_read_facts(arrays))
+                stream.write(arrays["thumbnails"].tobytes())
+    facts = pd.concat(frames, ignore_index=True).set_index(table.index).round(5)
+    kinds = dict.fromkeys(("width", "height"), "Int64") | dict.fromkeys(FLAGS, "boolean")
+    for column in ("format", "mode", *kinds):
+        if column not in facts:  # not one image can be read
+            facts[column] = None
+    return table.join(facts.astype(kinds))
+
+
+def _inspect(path: str) -> tuple[dict, np.ndarray]:
+    file, nothing = resolve_path(path), np.zeros((THUMBNAIL, THUMBNAIL), np.uint8)
+    content = file.read_bytes() if file.is_file() else b""
+    facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "reason": ""}
+    try:
+        image = decode_image(path, content if file.is_file() else None)
+        facts |= describe_header(content)
+    except UnreadableImageError as error:
+        return facts | {"reason": str(error)}, nothing
+    facts |= {"width": image.width, "height": image.height}
+    small = image.reduce(max(1, -(-max(image.size) // MEASURED)))
+    thumbnail = small.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+    return facts | measure_image(small), np.asarray(thumbnail)
+
+
+def measure_image(image: Image.Image) -> dict[str, float]:
+    """Return CleanVision's properties, channel sums and greyness of one RGB image."""
+    from cleanvision.issue_managers.image_property import (
+        BlurrinessProperty,
+        BrightnessProperty,
+        EntropyProperty,
+    )
+
+    values = BrightnessProperty("dark").calculate(image)
+    values |= EntropyProperty().calculate(image) | BlurrinessProperty().calculate(image)
+    pixels = np.asarray(image, np.float32).reshape(-1, 3) / 255
+    values["grey"] = bool(np.ptp(pixels, axis=1).max() < 0.05)
+    for name, numbers in (("mean", pixels.mean(axis=0)), ("square", (pixels**2).mean(axis=0))):
+        values |= {f"{name}_{c}": float(v) for c, v in zip("rgb", numbers, strict=True)}
+    return values
+
+
+def measure_normalisation(images: pd.DataFrame) -> tuple[tuple, tuple]:
+    """Return mean and standard deviation of the data set's own pixels, (r, g, b) in 0 to 1.
+
+    Each readable training image counts the same, whatever its size.
+    """
+    train = images[(images.split == "train") & (images.reason == "")]
+    mean = train[["mean_r", "mean_g", "mean_b"]].mean().to_numpy()
+    square = train[["square_r", "square_g", "square_b"]].mean().to_numpy()
+    std = np.sqrt(np.maximum(square - mean**2, 1e-6))
+    return tuple(mean.round(4).tolist()), tuple(std.round(4).tolist())
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("helpers.data.inspection", "Inspect a recipe's images.",
+                         lambda run: inspect_images(load_table(run.recipe), run)))

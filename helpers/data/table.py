@@ -1,0 +1,123 @@
+"""Table: whatever the layout on disk, one table, one row an image.
+
+Columns: `image_id` (text, unique), `path` (from the suite's root where it lies inside),
+`label` (the class name as text; missing where the data set gives none), `split` (`train`, or
+`test` for the data set's own test images), and whatever the layout knows besides.
+"""
+
+import unicodedata
+from pathlib import Path
+
+import pandas as pd
+
+from helpers.data import cifar  # noqa: F401 - registers its layout
+from helpers.data.archives import SUFFIXES as ARCHIVES
+from helpers.data.archives import unpack_archive
+from helpers.data.layouts import LAYOUTS
+from helpers.files import SuiteError, resolve_path, show_path
+from helpers.settings import Recipe
+
+
+def load_table(recipe: Recipe) -> pd.DataFrame:
+    """Read the recipe's data into the table; an archive is unpacked first.
+
+    Raises:
+        SuiteError: a file, a column or (unless the recipe says otherwise) an image is
+            missing, an image stands twice, labels are ambiguous, or there are fewer than two
+            classes.
+    """
+    data = find_data(recipe)
+    folder = unpack_archive(data) if data.is_file() else data
+    settings, group_column = recipe.data, recipe.splits.group_column
+    table = LAYOUTS[settings.source](folder, settings)
+    codes = clean_labels(table.label, folder)
+    twice = set(settings.class_names.values()) & (set(codes.dropna()) - set(settings.class_names))
+    if twice:
+        raise SuiteError(f"recipe '{recipe.name}': `class_names` calls a code "
+                         f"'{sorted(twice)[0]}', but the data has a class of that name already.")
+    table["label"] = codes.map(
+        lambda code: settings.class_names.get(code, code), na_action="ignore")
+    _refuse_ambiguous(table, folder)
+    if group_column and group_column not in table:
+        raise SuiteError(f"{show_path(folder)} has no column '{group_column}' to group "
+                         f"by; it has: {', '.join(table.columns)}.")
+    if settings.missing_images == "refuse":
+        _refuse_missing(table)
+    return table
+
+
+def find_data(recipe: Recipe) -> Path:
+    """Return the recipe's data folder or archive; a demo that is to be made is made first."""
+    place = resolve_path(recipe.data.path)
+    if recipe.data.generate == "digits":
+        from helpers.data.demo import write_demo
+
+        write_demo(place)
+    if not place.is_dir() and not (place.is_file() and place.name.lower().endswith(ARCHIVES)):
+        raise SuiteError(f"{show_path(place)} is neither a folder nor an archive "
+                         f"({', '.join(ARCHIVES)}): put the data there, or set `data`.")
+    return place
+
+
+def clean_labels(labels: pd.Series, folder: Path) -> pd.Series:
+    """Return labels as text without spaces around them, saying how many had some.
+
+    Raises:
+        SuiteError: two labels differ only by case or by how a number is written.
+    """
+    text = labels.astype(object).map(str, na_action="ignore").astype("string").astype(object)
+    stripped = text.str.strip()
+    stripped = stripped.mask(stripped == "")
+    spaced = int((stripped.notna() & (stripped != text)).sum())
+    if spaced:
+        print(f"took spaces from around {spaced} labels in {show_path(folder)}")
+    seen = {}
+    for name in stripped.dropna().unique():
+        other = seen.setdefault(_comparable(name), name)
+        if other != name:
+            raise SuiteError(f"{show_path(folder)}: the labels '{other}' and '{name}' look like "
+                             "one class written in two ways. Make them the same.")
+    return stripped
+
+
+def _comparable(name: str) -> str:
+    try:
+        return repr(float(name))
+    except ValueError:
+        return name.casefold()
+
+
+def _refuse_ambiguous(table: pd.DataFrame, folder: Path) -> None:
+    odd = [path for path in table.path
+           if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in path)]
+    if odd:
+        raise SuiteError(f"{len(odd)} file names hold characters that are no text, e.g. "
+                         f"{odd[0]!r}. Rename them; old archives often need another encoding.")
+    for column in ("image_id", "path"):
+        repeated = table[column][table[column].duplicated()]
+        if len(repeated):
+            raise SuiteError(
+                f"{show_path(folder)}: {len(repeated)} images stand in more than one row, e.g. "
+                f"{repeated.iloc[0]}. Every image needs one row."
+            )
+    unlabelled = (table.label.isna() & (table.split == "train")).sum()
+    if unlabelled:
+        first = table.image_id[table.label.isna() & (table.split == "train")].iloc[0]
+        raise SuiteError(f"{show_path(folder)}: {unlabelled} training images have no label, e.g. "
+                         f"{first}. Label them or take them out.")
+    classes = table.label.dropna().unique()
+    if len(classes) < 2:
+        raise SuiteError(
+            f"{show_path(folder)} holds {len(classes)} class{'' if len(classes) else 'es'}; a "
+            "classifier needs at least two."
+        )
+
+
+def _refuse_missing(table: pd.DataFrame) -> None:
+    missing = [path for path in table.path if not resolve_path(path).is_file()]
+    if missing:
+        raise SuiteError(
+            f"{len(missing)} of {len(table)} images are not there, e.g. "
+            f"{', '.join(missing[:3])}. Put them in place (names must match in upper and lower "
+            "case), or set `missing_images: quarantine` to go on without them."
+        )

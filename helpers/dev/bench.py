@@ -1,0 +1,168 @@
+"""Bench: what the steps cost and find on this machine, each against a named baseline.
+
+    make bench PHOTOS=/folder/of/folders      real photos for the near-copy figures
+
+Nothing here is a test: machines differ, so only ratios travel.
+"""
+
+import argparse
+import io
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers.data.layouts import SUFFIXES
+
+
+def bench_inspection(count: int, side: int = 500) -> None:
+    """Inspect `count` JPEG files of side x side in this process; print speed and peak memory."""
+    from PIL import Image
+
+    from helpers.data.images import decode_image
+    from helpers.data.inspection import inspect_images
+    from helpers.run import Run
+    from helpers.settings import Recipe
+
+    with tempfile.TemporaryDirectory() as place:
+        rng = np.random.default_rng(0)
+        paths = []
+        for number in range(min(count, 200)):  # a few hundred distinct files, repeated
+            rough = rng.integers(0, 255, (25, 25, 3), dtype=np.uint8)
+            image = Image.fromarray(rough).resize((side, side), Image.Resampling.BICUBIC)
+            paths.append(f"{place}/{number}.jpg")
+            image.save(paths[-1], quality=90)
+        table = pd.DataFrame({"image_id": map(str, range(count)), "label": "x", "split": "train",
+                              "path": [paths[n % len(paths)] for n in range(count)]})
+        start = time.perf_counter()
+        for path in table.path[:200]:
+            decode_image(path)
+        decoding = min(200, count) / (time.perf_counter() - start)
+        start = time.perf_counter()
+        recipe = Recipe(name="bench", data={"source": "folders", "path": place})
+        inspect_images(table, Run(recipe, Path(place)))
+        rate = count / (time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"inspection of {count} images of {side} x {side}: {rate:.0f} images/s, "
+          f"{rate / decoding:.2f} times decoding alone on one core ({decoding:.0f}); peak memory "
+          f"{peak:.0f} MiB")
+
+
+def bench_table(count: int) -> None:
+    """Take a table of `count` rows through a source, groups and splits."""
+    from helpers.data.splits import (
+        assign_splits,
+        check_splits,
+        exclude_leaks,
+        settle_small_classes,
+    )
+    from helpers.data.table import load_table
+    from helpers.recipe import load_recipe
+
+    with tempfile.TemporaryDirectory() as place:
+        rng = np.random.default_rng(0)
+        names = [f"images/{n:06d}.jpg" for n in range(count)]
+        Path(place, "images").mkdir()
+        for name in names:
+            Path(place, name).touch()
+        pd.DataFrame({"image": names, "label": rng.zipf(1.5, count).clip(max=27)}).to_csv(
+            f"{place}/table.csv", index=False)
+        Path(place, "recipe.yaml").write_text(
+            f"source: csv\ncsv: table.csv\ndata: {place}\nname: bench\n")
+        recipe = load_recipe(f"{place}/recipe.yaml")
+        start = time.perf_counter()
+        table = load_table(recipe).assign(sha256=names)
+        read = time.perf_counter() - start
+        table["group"] = np.where(rng.random(count) < 0.1, rng.integers(0, count // 50, count),
+                                  np.arange(count) + count)
+        table = settle_small_classes(exclude_leaks(table, "drop"), 0.15, 10, "drop")
+        check_splits(assign_splits(table, 0.15, 10, 42))
+    whole = time.perf_counter() - start
+    print(f"table of {count} rows: source {read:.1f} s, with splits {whole:.1f} s")
+
+
+def bench_near_copies(folder: Path, count: int = 200) -> None:
+    """Change `count` real photos in five ways; print recall and precision beside pHash's."""
+    import imagehash
+    from PIL import Image, ImageEnhance, ImageOps
+
+    from helpers.data.copies import find_near_copies
+    from helpers.data.inspection import THUMBNAIL
+    from helpers.settings import DataSettings
+
+    def save_again(image):
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", quality=40)
+        return Image.open(stream).convert("RGB")
+
+    def crop(image):
+        left, top = (chance.random() * 0.05 * side for side in image.size)
+        return image.crop((int(left), int(top), int(left + 0.95 * image.width),
+                           int(top + 0.95 * image.height)))
+
+    changes = {"original": lambda image: image, "saved again": save_again,
+               "half the size": lambda image: image.reduce(2), "cropped by 5 %": crop,
+               "mirrored": ImageOps.mirror,
+               "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.3)}
+    chance = random.Random(0)
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    chance.shuffle(files)
+    thumbnails, sources, hashes = [], [], []
+    for number, file in enumerate(files):
+        image = Image.open(file).convert("RGB")
+        for change in changes.values() if number < count else [changes["original"]]:
+            changed = change(image)
+            thumbnails.append(np.asarray(changed.convert("L").resize(
+                (THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)))
+            sources.append(number)
+            hashes.append(imagehash.phash(changed).hash.ravel())
+    sources, threshold = np.array(sources), DataSettings.model_fields["near_copy"].default
+    start = time.perf_counter()
+    pairs = find_near_copies(np.stack(thumbnails), threshold)
+    seconds = time.perf_counter() - start
+    found = pairs[pairs["copy"]]
+    right = int((sources[found["first"]] == sources[found["second"]]).sum())
+    planted = count * len(changes) * (len(changes) - 1) // 2
+    print(f"near copies, {len(sources)} images, {planted} true pairs, {seconds:.0f} s:")
+    print(f"  correlation >= {threshold}: recall {right / planted:.3f}, precision "
+          f"{right / len(found):.4f} (copies among the photos themselves count as wrong)")
+    bits = np.stack(hashes).astype(np.float32) * 2 - 1
+    distance = (64 - bits @ bits.T) / 2
+    rows, columns = np.triu_indices(len(bits), 1)
+    same = sources[rows] == sources[columns]
+    for limit in (4, 8, 12):
+        near = distance[rows, columns] <= limit
+        print(f"  pHash distance <= {limit}: recall {near[same].sum() / planted:.3f}, precision "
+              f"{near[same].sum() / near.sum():.4f}")
+
+
+def main() -> None:
+    """Run the benches; those that report memory in a process of their own."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.dev.bench")
+    parser.add_argument("--photos", type=Path, help="folder of folders of real photos")
+    parser.add_argument("--inspect", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.inspect:
+        bench_inspection(options.inspect)
+        return
+    print(f"{os.cpu_count()} cores")
+    for count in (1_000, 10_000):
+        subprocess.run([sys.executable, "-m", "helpers.dev.bench", "--inspect", str(count)],
+                       stderr=subprocess.DEVNULL, check=True)
+    bench_table(100_000)
+    if options.photos:
+        bench_near_copies(options.photos)
+    photos = ["--photos", str(options.photos)] if options.photos else []
+    subprocess.run([sys.executable, "-m", "helpers.dev.bench_extraction", *photos],
+                   stderr=subprocess.DEVNULL, check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Evaluation: what the probabilities are worth, and how sure that is (05, 06, 07).
+
+In: the tables of probabilities, whichever strategy made them; features for the t-SNE. Out: scores
+with intervals, classes, mistakes, the count of looks at the hold-out, backbones compared.
+"""

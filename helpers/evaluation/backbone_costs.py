@@ -1,0 +1,126 @@
+"""Backbone costs: what other backbones would cost, and score, on the run's own images.
+
+Each backbone has a small run of its own below `backbones/`, worked on by a process of its own, so
+that its peak memory is its own and one that is too large for the machine takes nobody along.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from helpers.data.splits import select_rows, weigh_classes
+from helpers.evaluation.summary import score_sets
+from helpers.features.extraction import extract_run
+from helpers.files import ROOT, SuiteError, load_json, make_folder, save_json
+from helpers.network.weights import DownloadError
+from helpers.run import Run
+from helpers.settings import WEIGHT_FILES, Recipe
+from helpers.steps import STEPS
+from helpers.training.crossvalidation import train_run
+
+WEIGHTS = ROOT / "data" / "weights"  # where downloaded files are looked for
+LAST_LINES = 1500  # characters of a failed process's output
+NO_WEIGHTS = 3  # exit status of a process that could not download
+
+
+def compare_backbones(run: Run) -> pd.DataFrame:
+    """Measure the recipe's backbone and those of `compare` on the run's training images.
+
+    What is already measured is kept, so an interrupted comparison continues.
+
+    Returns:
+        A row a backbone, best score first: `weights` (what was loaded), `parameters`,
+        `features`, `images_per_second` (decoding included), `peak_memory_mb`, `file_mb`,
+        out-of-fold `macro F1` with `low` and `high`, and `note`, why one has no score.
+
+    Raises:
+        SuiteError: none could be measured.
+    """
+    rows = sample_rows(select_rows(run.load_table(), "train"),
+                       run.recipe.evaluation.compare_images, run.recipe.splits.seed)
+    own = run.recipe.network.backbone
+    names = list(dict.fromkeys([own, *run.recipe.evaluation.compare]))
+    found, offline = [], False
+    for name in (bar := tqdm(names, unit="backbone")):
+        bar.set_postfix_str(name)
+        weights = find_weights(run.recipe, name)
+        facts, error, status = _measure(run, name, weights, rows, offline)
+        if status == NO_WEIGHTS:
+            # The hub client tries for long; from now on it looks only at what is cached.
+            weights, offline = "random", True
+            facts, error, status = _measure(run, name, weights, rows, offline)
+        found.append({"backbone": name, "weights": weights, "note": error} | facts)
+    table = pd.DataFrame(found).set_index("backbone")
+    if "macro F1" not in table:
+        raise SuiteError(f"no backbone could be measured; {names[0]}: {table.note.iloc[0]}")
+    return table.sort_values("macro F1", ascending=False)
+
+
+def sample_rows(rows: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Return at most about `count` rows, every class and fold in its share and order."""
+    if len(rows) <= count:
+        return rows
+    share = count / len(rows)
+    chosen = [members.sample(max(1, round(share * len(members))), random_state=seed)
+              for _, members in rows.groupby(["label", "fold"])]
+    return pd.concat(chosen).sort_index().reset_index(drop=True)
+
+
+def find_weights(recipe: Recipe, backbone: str) -> str:
+    """Return the weights to compare a backbone with: the recipe's, a file's, or pretrained."""
+    if backbone == recipe.network.backbone or recipe.network.weights == "random":
+        return recipe.network.weights
+    files = [path for path in sorted(WEIGHTS.glob(f"{backbone}.*"))
+             if path.suffix in WEIGHT_FILES]
+    return str(files[0].relative_to(ROOT)) if files else "pretrained"
+
+
+def _measure(run: Run, backbone: str, weights: str, rows: pd.DataFrame,
+             offline: bool) -> tuple[dict, str, int]:
+    """Return a backbone's facts and scores, or none and the reason, and the exit status."""
+    folder = make_folder(run.folder / "backbones" / backbone.replace("/", "_"))
+    own = Run(run.recipe.change(backbone=backbone, weights=weights), folder)
+    mapping = load_json(run.need("label_mapping"))
+    own.save("normalisation", run.measured or {})
+    own.save("label_mapping", mapping)
+    own.save("class_weights", weigh_classes(rows, mapping))
+    own.save("table", rows)
+    if not all(own.is_done(step) for step in STEPS[2:4]):
+        save_json(own.recipe.model_dump(mode="json"), folder / "recipe.json")
+        done = subprocess.run(
+            [sys.executable, "-m", "helpers.evaluation.backbone_costs", str(folder)], cwd=ROOT,
+            env=os.environ | ({"HF_HUB_OFFLINE": "1"} if offline else {}),
+            capture_output=True, text=True, check=False)
+        if done.returncode:
+            lines = done.stderr.strip()[-LAST_LINES:].splitlines() or [
+                f"ended by signal {-done.returncode}; memory may have run out"]
+            return {}, lines[-1].removeprefix("error: "), done.returncode
+    metadata = load_json(own.need("metadata"))
+    facts = {name: metadata[name] for name in ("parameters", "images_per_second",
+                                               "peak_memory_mb", "file_mb")}
+    scores = score_sets({"oof": own.load_table("oof_probabilities")}, list(mapping), own)
+    macro = scores["oof"].loc["macro F1"]
+    return facts | {"features": metadata["feature_dim"], "macro F1": macro.value,
+                    "low": macro.low, "high": macro.high}, "", 0
+
+
+def main(folder: Path) -> int:
+    """Extract and train in one backbone's folder, in this process; return the exit status."""
+    recipe = Recipe(**json.loads((folder / "recipe.json").read_text("utf-8")))
+    try:
+        own = Run(recipe, folder)
+        extract_run(own)
+        train_run(own, progress=False)
+    except SuiteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return NO_WEIGHTS if isinstance(error, DownloadError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,69 @@
+"""Projection: features laid out on a plane by t-SNE, to look at neighbourhoods."""
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.model_selection import train_test_split
+from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+COMPONENTS = 50  # PCA first: less noise and far less time (van der Maaten and Hinton 2008)
+
+
+def sample_rows(labels: pd.Series, count: int, seed: int) -> np.ndarray:
+    """Return the positions of at most `count` images, every class by its share."""
+    positions = np.arange(len(labels))
+    if len(labels) <= count:
+        return positions
+    enough = count >= labels.nunique() and len(labels) - count >= labels.nunique()
+    chosen, _ = train_test_split(positions, train_size=count, random_state=seed,
+                                 stratify=labels if enough else None)
+    return np.sort(chosen)
+
+
+def project_features(features: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
+    """Standardise, reduce by PCA, and place each image on a plane by t-SNE.
+
+    Args:
+        features: (images, features).
+        perplexity: roughly how many neighbours count; lowered to a third of the images when
+            there are too few for it.
+
+    Returns:
+        (images, 2) float32.
+    """
+    limit = max(1.0, (len(features) - 1) / 3)
+    if perplexity > limit:
+        print(f"perplexity lowered from {perplexity:g} to {limit:g}: only {len(features)} images")
+    components = min(COMPONENTS, *features.shape)
+    reduce = make_pipeline(StandardScaler(), PCA(components, random_state=seed))
+    placing = TSNE(perplexity=min(perplexity, limit), init="pca", learning_rate="auto",
+                   random_state=seed)
+    return placing.fit_transform(reduce.fit_transform(features)).astype(np.float32)
+
+
+def measure_variance(features: np.ndarray, seed: int) -> float:
+    """Return the share of the standardised features' variance that the PCA keeps."""
+    scaled = StandardScaler().fit_transform(features)
+    reduction = PCA(min(COMPONENTS, *features.shape), random_state=seed).fit(scaled)
+    return float(reduction.explained_variance_ratio_.sum())
+
+
+def match_neighbours(places: np.ndarray, labels: np.ndarray,
+                     groups: np.ndarray) -> np.ndarray:
+    """Return whether each image's nearest neighbour has its label, as float; copies do not count.
+
+    Args:
+        places: (images, dimensions), a map or the features.
+        groups: (images,) numbers; images of one group are copies of each other.
+
+    Returns:
+        (images,) 1 or 0; NaN where there is nothing but copies.
+    """
+    count = min(len(places) - 1, int(np.unique(groups, return_counts=True)[1].max()))
+    found = NearestNeighbors(n_neighbors=count).fit(places).kneighbors(return_distance=False)
+    others = groups[found] != groups[:, None]
+    nearest = found[np.arange(len(found)), others.argmax(axis=1)]
+    return np.where(others.any(axis=1), labels[nearest] == labels, np.nan)

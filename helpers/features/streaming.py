@@ -1,0 +1,235 @@
+"""Streaming: images through an engine into an `.npy`, in shards, resumable, by many at once.
+
+On a CPU each worker thread decodes a batch and computes it; beside a GPU worker processes decode.
+Results come in the order of the images, and no more than a shard of them is in memory.
+"""
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from helpers.data.images import read_file
+from helpers.features.engines import Engine, one_thread_each
+from helpers.features.forecast import measure_peak
+from helpers.files import SuiteError, save_json, show_path, write_whole
+from helpers.network.pixels import read_pixels
+from helpers.network.preprocessing import create_geometry
+from helpers.processes import gather, rank, wait_for_all, world
+from helpers.shards import Shards, choose_rows
+from helpers.versions import describe_versions
+
+AHEAD = 4  # batches a worker that may wait for an earlier one
+CHECKED = 1024  # files that wait to be checked
+
+
+class ImageFiles:
+    """The distinct files behind the rows of a table; exact copies are computed once.
+
+    Args:
+        rows: with `path`, and `sha256` of the content where files are to be checked and copies
+            found.
+    """
+
+    def __init__(self, rows: pd.DataFrame, data_config: dict):
+        self.paths, self.data_config = rows.path.tolist(), data_config
+        self.hashes = rows.sha256.tolist() if "sha256" in rows else [None] * len(rows)
+        codes = (pd.factorize(rows.sha256, use_na_sentinel=False)[0] if "sha256" in rows
+                 else np.arange(len(rows)))
+        by_file = np.argsort(codes, kind="stable")
+        starts = np.flatnonzero(np.diff(codes[by_file], prepend=-1))
+        self.places = np.split(by_file, starts[1:]) if len(rows) else []  # rows of each file
+        self.geometry = None
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def read(self, number: int) -> np.ndarray:
+        """Return the resized pixels of one file, (H, W, 3) uint8.
+
+        Raises:
+            SuiteError: it, or a copy of it, cannot be read or has changed.
+        """
+        # Not earlier: a worker process makes its own.
+        self.geometry = self.geometry or create_geometry(self.data_config)
+        row, *copies = self.places[number]
+        for copy in copies:  # still copies?
+            read_file(self.paths[copy], self.hashes[copy])
+        return read_pixels(self.paths[row], self.geometry, self.hashes[row])
+
+    def fill(self, pixels: np.ndarray, numbers: range) -> np.ndarray:
+        """Put the pixels of some files into the first places of a batch, zeros into the rest."""
+        for slot, number in enumerate(numbers):
+            pixels[slot] = self.read(number)
+        pixels[len(numbers):] = 0
+        return pixels
+
+    def check(self, numbers: Iterable[int]) -> None:
+        """Raise SuiteError if one of these files has changed since it was inspected.
+
+        For files whose features are kept, not computed: those are checked as they are read.
+        """
+        rows = [row for number in numbers for row in self.places[number]]
+        with ThreadPoolExecutor() as pool:
+            for start in range(0, len(rows), CHECKED):
+                part = rows[start : start + CHECKED]
+                list(pool.map(read_file, (self.paths[row] for row in part),
+                              (self.hashes[row] for row in part)))
+
+
+def record_file(target: Path) -> Path:
+    """Return the file beside an array that says from what and how it was made."""
+    return target.with_suffix(".json")
+
+
+def stream_features(engine: Engine, files: ImageFiles, target: Path, description: dict) -> None:
+    """Fill `target`, an `.npy` of (images, features) float32, and write the record beside it.
+
+    Every process of a torchrun computes its share of the missing shards; the first joins them.
+
+    Args:
+        description: what the features mean; it goes into the record.
+
+    Raises:
+        SuiteError: an image that cannot be read or has changed, features that are no numbers,
+            a full disk. The shards that were done until then are kept.
+    """
+    size = choose_rows(len(files), engine.batch_size)
+    how = {"description": description, "engine": engine.name, "device": engine.device,
+           "batch_size": engine.batch_size, "shard": size, "versions": describe_versions()}
+    shards = Shards(target.with_suffix(".shards"), target.parent, -(-len(files) // size), how)
+    shards.open()
+    for number in shards.list_done()[rank() :: world()]:
+        files.check(range(number * size, min(len(files), (number + 1) * size)))
+    _compute_shards(shards, size, engine, files, shards.list_missing())
+    peaks = gather(measure_peak())  # and everybody is done
+    if rank() == 0:
+        record_file(target).unlink(missing_ok=True)  # nothing vouches for an older array
+        seconds = _join(shards, files, target, engine.width) / world()
+        save_json(how | {"images": len(files), "rows": len(files.paths), "seconds": round(
+            seconds, 2), "processes": world(), "precision": engine.precision,
+            "peak_memory_mb": round(max(peaks)),
+            "max_relative_difference": engine.difference}, record_file(target))
+        shards.remove()
+    wait_for_all()
+
+
+def _compute_shards(shards: Shards, size: int, engine: Engine, files: ImageFiles,
+                    missing: list[int]) -> None:
+    ends = {number: min(len(files), (number + 1) * size) for number in missing}
+    step = engine.batch_size
+    batches = {number: [range(start, min(start + step, end))
+                        for start in range(number * size, end, step)]
+               for number, end in ends.items()}
+    compute = _compute_by_threads if engine.device == "cpu" else _compute_from_loader
+    name = f"{shards.place.stem} ({world()} processes)" if world() > 1 else shards.place.stem
+    before = len(files) - world() * sum(len(part) for some in batches.values() for part in some)
+    with tqdm(total=len(files), initial=max(0, before), desc=name, unit="image", mininterval=1,
+              disable=rank() > 0) as bar, contextlib.closing(compute(
+                  engine, files, [part for some in batches.values() for part in some])) as found:
+        for number, parts in batches.items():
+            start, values = time.monotonic(), []
+            for part in parts:
+                values.append(next(found))
+                _require_numbers(values[-1], files, part)
+                bar.update(min(len(part) * world(), bar.total - bar.n))
+            shards.save(number, features=np.concatenate(values),
+                        seconds=np.array(time.monotonic() - start))
+
+
+def _compute_by_threads(engine: Engine, files: ImageFiles,
+                        batches: list[range]) -> Iterator[np.ndarray]:
+    """Yield the features of each batch, in order, while threads work on the next ones."""
+    own, waiting = threading.local(), deque()
+
+    def work(numbers: range) -> np.ndarray:
+        if not hasattr(own, "pixels"):
+            own.pixels = np.zeros(engine.shape, np.uint8)
+        return engine.compute(files.fill(own.pixels, numbers))[: len(numbers)]
+
+    with one_thread_each(), ThreadPoolExecutor(engine.workers) as pool:
+        try:
+            for numbers in batches:
+                waiting.append(pool.submit(work, numbers))
+                if len(waiting) > AHEAD * engine.workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class _Batches:
+    """A torch dataset of batches of pixels."""
+
+    def __init__(self, files: ImageFiles, shape: tuple, batches: list[range]):
+        self.files, self.shape, self.batches = files, shape, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, batch: int):
+        import torch
+
+        try:
+            return torch.from_numpy(self.files.fill(np.zeros(self.shape, np.uint8),
+                                                    self.batches[batch]))
+        except SuiteError as error:  # torch would wrap it into a worker's stack
+            return str(error)
+
+
+def _compute_from_loader(engine: Engine, files: ImageFiles,
+                         batches: list[range]) -> Iterator[np.ndarray]:
+    """Yield the features of each batch, in order, from what worker processes decode.
+
+    For a GPU: it waits for one thread of Python alone, and many threads that decode would keep
+    that one from its turn.
+    """
+    import torch
+    from torch.utils.data import DataLoader
+
+    loader = DataLoader(_Batches(files, engine.shape, batches), batch_size=None,
+                        pin_memory=torch.cuda.is_available(),
+                        num_workers=min(engine.workers, len(batches)))
+    for numbers, pixels in zip(batches, loader, strict=True):
+        if isinstance(pixels, str):
+            raise SuiteError(pixels)
+        yield engine.compute(pixels.numpy())[: len(numbers)]
+
+
+def _require_numbers(values: np.ndarray, files: ImageFiles, numbers: range) -> None:
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        path = files.paths[files.places[numbers[int(np.argmin(finite))]][0]]
+        raise SuiteError(f"the features of {show_path(path)} are no numbers: set "
+                         "`precision: float32`, or look at the `weights`.")
+
+
+def _join(shards: Shards, files: ImageFiles, target: Path, width: int) -> float:
+    """Write the rows of all shards, copies included, into one `.npy`; return their seconds."""
+    seconds, number = 0.0, 0
+    with write_whole(target) as temporary, temporary.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {
+            "shape": (len(files.paths), width), "fortran_order": False, "descr": "<f4"})
+        start = stream.tell()
+        for shard in range(shards.count):
+            arrays = shards.load(shard)
+            seconds += float(arrays["seconds"])
+            places = files.places[number : number + len(arrays["features"])]
+            number += len(places)
+            rows = np.concatenate(places)
+            values = np.repeat(arrays["features"], [len(place) for place in places], axis=0)
+            # Rows that follow each other are written at once; a memory map would count as memory.
+            breaks = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
+            for first, last in pairwise([*breaks, len(rows)]):
+                stream.seek(start + int(rows[first]) * width * values.itemsize)
+                stream.write(values[first:last].tobytes())
+    return seconds

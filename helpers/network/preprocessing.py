@@ -1,0 +1,159 @@
+"""Preprocessing: what the network is given of an image, and how that is told from another way.
+
+Size, crop and interpolation, mean and deviation come from the backbone's own data config in timm,
+unless the recipe says otherwise.
+"""
+
+import hashlib
+import json
+
+import numpy as np
+
+from helpers.files import SuiteError
+from helpers.network.weights import check_network, find_config
+from helpers.settings import Recipe
+
+DECODING = 2  # raised when files come out as other pixels, so that no old features are kept
+NUMBERS = {"ToTensor", "MaybeToTensor", "PILToTensor", "MaybePILToTensor", "Normalize"}
+
+
+def resolve_data_config(recipe: Recipe, measured: dict | None = None) -> dict:
+    """Return timm's data config of the backbone, with what the recipe changes in it.
+
+    Args:
+        measured: `mean` and `std` of the data set's own pixels, for `normalisation: dataset`.
+
+    Returns:
+        `input_size` (3, H, W), `interpolation`, `mean`, `std`, `crop_pct`, `crop_mode`, and
+        `normalisation`, the recipe's word for it.
+    """
+    from timm.data import resolve_data_config as resolve
+
+    check_network(recipe)
+    config = resolve(pretrained_cfg=find_config(recipe))
+    if recipe.network.image_size:
+        config["input_size"] = (3, recipe.network.image_size, recipe.network.image_size)
+    if recipe.network.resize == "squash":
+        config |= {"crop_mode": "squash", "crop_pct": 1.0}
+    return normalise_config(config, recipe.network.normalisation, measured)
+
+
+def normalise_config(config: dict, normalisation: str, measured: dict | None = None) -> dict:
+    """Return a data config with another `normalisation`, one of the recipe's."""
+    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    if normalisation == "dataset" and measured is None:
+        raise SuiteError("`normalisation: dataset` needs the data set's measured mean and "
+                         "deviation: run 01_eda first.")
+    mean, std = {
+        "backbone": (config["mean"], config["std"]),
+        "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+        "minmax": ((0.0,) * 3, (1.0,) * 3),
+        "symmetric": ((0.5,) * 3, (0.5,) * 3),
+        "dataset": (measured["mean"], measured["std"]) if measured else None,
+        "zscore": ((0.0,) * 3, (1.0,) * 3),
+    }[normalisation]
+    return config | {"mean": tuple(mean), "std": tuple(std), "normalisation": normalisation}
+
+
+def create_geometry(data_config: dict):
+    """Return what resizes and crops an image to the network's size.
+
+    The steps are timm's; the resize is torchvision's antialiasing one of bytes, the same for
+    every image, whatever decoded it.
+
+    Returns:
+        A function of an RGB image of Pillow, or of its (3, H, W) uint8 pixels, to (H, W, 3)
+        uint8.
+    """
+    import torch
+    from PIL import Image
+    from timm.data import create_transform
+    from torchvision.transforms.v2 import functional
+
+    options = {key: value for key, value in data_config.items() if key != "normalisation"}
+    steps = [step for step in create_transform(**options, is_training=False).transforms
+             if type(step).__name__ not in NUMBERS]
+    first, *rest = steps
+    kinds = [type(step).__name__ for step in steps]
+    usual = kinds in (["Resize"], ["Resize", "CenterCrop"]) and (
+        first.interpolation.value in ("bilinear", "bicubic"))
+
+    def resize(image) -> np.ndarray:
+        if not usual:  # padding to a border, Lanczos: timm does these to Pillow's images alone
+            if torch.is_tensor(image):
+                image = Image.fromarray(image.permute(1, 2, 0).numpy())
+            for step in steps:
+                image = step(image)
+            return np.array(image)
+        if not torch.is_tensor(image):
+            image = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        size = first.size if isinstance(first.size, int) else list(first.size)
+        image = functional.resize(image, size, first.interpolation, antialias=True)
+        for crop in rest:
+            image = crop(image)
+        return image.permute(1, 2, 0).numpy()
+
+    return resize
+
+
+def create_normalisation(data_config: dict):
+    """Return what turns resized pixels, (..., H, W, 3) uint8, into (..., 3, H, W) float32.
+
+    The same sums as torchvision's ToTensor and Normalize, in torch operations only, so that it
+    can also be the first step of a network on any device.
+    """
+    import torch
+
+    if data_config.get("normalisation") == "zscore":
+        return lambda pixels: standardise_image(_scale(pixels))
+    mean, std = (torch.tensor(data_config[key]).view(3, 1, 1) for key in ("mean", "std"))
+    return lambda pixels: (_scale(pixels) - mean.to(pixels.device)) / std.to(pixels.device)
+
+
+def _scale(pixels):
+    return pixels.movedim(-1, -3).float() / 255
+
+
+def create_preprocessing(data_config: dict):
+    """Return what makes an RGB image of Pillow the network's input, (3, H, W) float32.
+
+    No augmentation: the same for training features, test features and every prediction.
+    """
+    import torch
+
+    resize, normalise = create_geometry(data_config), create_normalisation(data_config)
+    return lambda image: normalise(torch.from_numpy(resize(image))).contiguous()
+
+
+def standardise_image(tensor):
+    """Return (..., 3, H, W) with mean 0 and deviation 1 in each image's own channels."""
+    return (tensor - tensor.mean((-2, -1), keepdim=True)) / tensor.std(
+        (-2, -1), keepdim=True).clamp_min(1e-3)
+
+
+def undo_normalisation(tensor, data_config: dict) -> np.ndarray:
+    """Return a prepared (3, H, W) tensor as an (H, W, 3) picture in 0 to 1, to look at."""
+    values = tensor.numpy().transpose(1, 2, 0)
+    if data_config.get("normalisation") == "zscore":  # its own mean and deviation are gone
+        return ((values - values.min()) / max(np.ptp(values), 1e-6)).clip(0, 1)
+    mean, std = (np.array(data_config[key]) for key in ("mean", "std"))
+    return (values * std + mean).clip(0, 1)
+
+
+def describe_preprocessing(data_config: dict) -> dict:
+    """Return all that a prepared image means, as plain values; two are the same if these are.
+
+    Versions of libraries are no part of it: they are noted beside it, and a change of theirs is
+    warned of.
+    """
+    names = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
+    facts = {name: data_config.get(name) for name in names}
+    facts |= {"normalisation": data_config.get("normalisation", "backbone"), "decoding": DECODING}
+    return json.loads(json.dumps(facts))  # tuples as lists, as they are read back from a file
+
+
+def fingerprint_preprocessing(data_config: dict) -> str:
+    """Return 16 hexadecimal digits that stand for `describe_preprocessing`."""
+    text = json.dumps(describe_preprocessing(data_config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

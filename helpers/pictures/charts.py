@@ -1,0 +1,255 @@
+"""Charts: numbers drawn, in one style; each function returns a matplotlib Figure."""
+
+import functools
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib import style
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, NullLocator
+
+from helpers.files import write_whole
+from helpers.run import Run
+
+STYLE = Path(__file__).with_name("suite.mplstyle")
+WIDTH = 9.0  # inches; 900 pixels at the style's resolution
+MARKERS = "osD^vP"  # with ten colours, 60 classes can be told apart
+
+
+def create_figure(height: float, rows: int = 1, columns: int = 1, *, width: float = WIDTH,
+                  **options):
+    """Return a Figure and its axes; no pyplot, so that nothing is shown twice or leaks."""
+    figure = Figure(figsize=(width, height))
+    return figure, figure.subplots(rows, columns, **options)
+
+
+def styled(draw):
+    """Apply the suite's style while `draw` draws: texts and colours take it at creation."""
+
+    @functools.wraps(draw)
+    def wrapper(*args, **options):
+        with style.context(STYLE):
+            return draw(*args, **options)
+
+    return wrapper
+
+
+def save_figure(run: Run, figure: Figure, name: str):
+    """Write a figure to the run's figures/`name`.png and return that picture to show."""
+    from IPython.display import Image
+
+    path = run.folder / "figures" / f"{name}.png"
+    with write_whole(path) as temporary:
+        figure.savefig(temporary)
+    return Image(filename=str(path))
+
+
+@styled
+def plot_class_counts(counts: pd.Series):
+    """Bars of images per class, largest on top, the count written beside each bar."""
+    figure, axes = create_figure(max(2.5, 0.32 * len(counts) + 1))
+    bars = axes.barh(range(len(counts)), counts.to_numpy()[::-1])
+    axes.set_yticks(range(len(counts)), map(shorten, counts.index[::-1]))
+    axes.bar_label(bars, padding=4)
+    axes.set(xlabel="training images", title="Images per class")
+    axes.margins(x=0.08, y=0.02)
+    return figure
+
+
+@styled
+def plot_sizes(images: pd.DataFrame):
+    """Width against height of the readable images, and the histogram of their file sizes."""
+    figure, (left, right) = create_figure(3.6, 1, 2)
+    sizes = images.groupby(["width", "height"]).size().reset_index(name="images")
+    left.scatter(sizes.width.astype(float), sizes.height.astype(float),
+                 s=20 + 480 * sizes.images / sizes.images.max(), alpha=0.5)
+    if len(sizes) <= 5:
+        for size in sizes.itertuples():
+            left.annotate(size.images, (size.width, size.height), (10, -12),
+                          textcoords="offset points")
+    largest = 1.25 * float(max(sizes.width.max(), sizes.height.max()))
+    left.plot([0, largest], [0, largest], color="0.7", zorder=0)
+    left.set(xlabel="width (pixels)", ylabel="height (pixels)", xlim=(0, largest),
+             ylim=(0, largest), title="Sizes (area: images)", aspect="equal")
+    right.hist(images.bytes / 1024, bins=30)
+    right.set(xlabel="file size (KiB)", ylabel="images", title="File sizes")
+    return figure
+
+
+@styled
+def plot_class_shares(table: pd.DataFrame):
+    """Share of each class in every fold and in the hold-out: equal heights, equal shares."""
+    named = table[table.split.isin(["train", "holdout"])]
+    place = named.fold.map("fold {}".format).where(named.split == "train", "hold-out")
+    shares = pd.crosstab(place, named.label, normalize="index")
+    shares = shares[named.label.value_counts().index]
+    figure, axes = create_figure(max(3.0, 0.36 * len(shares) + 1.6))
+    left = np.zeros(len(shares))
+    for position, name in enumerate(shares):
+        values = shares[name].to_numpy()
+        axes.barh(shares.index, values, left=left, color=_colour(position), edgecolor="white")
+        left += values
+    axes.invert_yaxis()
+    if len(shares.columns) <= 40:
+        axes.legend(axes.containers, map(shorten, shares), loc="center left",
+                    bbox_to_anchor=(1, 0.5), fontsize=10, ncols=1 + len(shares.columns) // 16)
+    axes.set(xlabel="share of images", xlim=(0, 1), title="The same classes in every fold")
+    return figure
+
+
+@styled
+def plot_feature_statistics(train: np.ndarray, test: np.ndarray):
+    """Histogram of every feature's mean, and of every image's length, train against test."""
+    figure, (left, right) = create_figure(3.4, 1, 2)
+    for axes, what in ((left, "mean"), (right, "norm")):
+        values = {name: (array.mean(axis=0) if what == "mean"
+                         else np.linalg.norm(array, axis=1))
+                  for name, array in (("train", train), ("test", test)) if len(array)}
+        bins = np.histogram_bin_edges(np.concatenate(list(values.values())), 40)
+        for name, numbers in values.items():
+            axes.hist(numbers, bins, density=True, alpha=0.55, label=name)
+        axes.set_yticks([])
+        axes.ticklabel_format(axis="x", scilimits=(-3, 4), useMathText=True)
+    left.set(xlabel="mean of a feature over the images\n", ylabel="share of features",
+             title="Features")
+    right.set(xlabel="length of an image's feature vector\n", ylabel="share of images",
+              title="Images")
+    right.legend()
+    return figure
+
+
+@styled
+def plot_c_search(scores: pd.DataFrame):
+    """Macro F1 against C, a line a fold, the chosen C marked."""
+    figure, axes = create_figure(3.6)
+    for fold, rows in scores.groupby("fold"):
+        line, = axes.plot(rows["C"], rows["macro F1"], label=f"fold {fold}", alpha=0.8)
+        best = rows[rows.chosen]
+        axes.plot(best["C"], best["macro F1"], "o", markersize=9, color=line.get_color())
+    axes.set(xscale="log", xlabel="C (right: weaker penalty)", ylabel="macro F1, inner fold",
+             title="The penalty chosen inside each fold")
+    axes.grid(axis="y")
+    if scores.fold.nunique() <= 10:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+@styled
+def plot_projection(points: pd.DataFrame):
+    """t-SNE points coloured by class name; each name stands at its class's median as well."""
+    figure, axes = create_figure(6.6)
+    names = points.label.value_counts().index
+    for position, name in enumerate(names):
+        rows = points[points.label == name]
+        axes.scatter(rows.x, rows.y, s=max(6, min(26, 30_000 / len(points))), alpha=0.7,
+                     color=_colour(position), marker=_marker(position), linewidth=0, label=name)
+    for name in names:
+        rows = points[points.label == name]
+        axes.text(rows.x.median(), rows.y.median(), shorten(name), ha="center", va="center",
+                  fontsize=11 if len(names) <= 40 else 7, weight="bold",
+                  bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1})
+    if len(names) <= 40:
+        axes.legend(axes.collections, map(shorten, names), loc="center left",
+                    bbox_to_anchor=(1, 0.5), markerscale=1.5, ncols=1 + len(names) // 21)
+    axes.set(xticks=[], yticks=[], title="t-SNE of the features, coloured by class")
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@styled
+def plot_confusion(confusion: np.ndarray, classes: list[str]):
+    """The confusion matrix: colour is the share of the true class, numbers are images."""
+    count = len(classes)
+    side = min(13.0, max(5.0, 0.42 * count + 2.2))
+    figure, axes = create_figure(side - 0.5, width=side)
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    picture = axes.imshow(shares, vmin=0, vmax=1)
+    if count <= 40:
+        for row, column in np.argwhere(confusion > 0):
+            axes.text(column, row, confusion[row, column], ha="center", va="center",
+                      fontsize=10 if count <= 20 else 6,
+                      color="white" if shares[row, column] > 0.5 else "black")
+    names, size = [shorten(name) for name in classes], None if count <= 30 else 6
+    axes.set_xticks(range(count), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(count), names, fontsize=size)
+    axes.set(xlabel="predicted", ylabel="true", title="Confusion (counts, out-of-fold)")
+    axes.spines[:].set_visible(False)
+    figure.colorbar(picture, ax=axes, shrink=0.7, label="share of the true class")
+    return figure
+
+
+@styled
+def plot_scores(scores: dict[str, pd.DataFrame]):
+    """Every score with its interval, a colour a set of images."""
+    figure, axes = create_figure(3.2)
+    for offset, (name, table) in enumerate(scores.items()):
+        rows = np.arange(len(table)) + 0.18 * (offset - (len(scores) - 1) / 2)
+        # Percentile intervals run low where classes are tiny, and can miss the value itself.
+        errors = np.clip([table.value - table.low, table.high - table.value], 0, None)
+        axes.errorbar(table.value, rows, xerr=errors, fmt="o", capsize=4, label=name)
+        axes.set_yticks(range(len(table)), table.index)
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+    axes.set(xlabel="score with its 95 % interval", title="Scores", ylim=(len(table) - 0.5, -0.5))
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+@styled
+def plot_class_scores(classes: pd.DataFrame):
+    """F1 of each class with its interval, worst on top, its number of images beside it."""
+    ordered = classes.sort_values("F1", ascending=False)
+    figure, axes = create_figure(max(2.5, 0.34 * len(ordered) + 1.2))
+    errors = np.clip([ordered.F1 - ordered.low, ordered.high - ordered.F1], 0, None)
+    labels = [f"{shorten(name)} ({count})" for name, count in ordered.images.items()]
+    axes.errorbar(ordered.F1, range(len(ordered)), xerr=errors, fmt="o", capsize=3)
+    axes.set_yticks(range(len(ordered)), labels)
+    axes.grid(axis="x")
+    axes.set(xlabel="F1 with its 95 % interval", title="F1 per class (images)", xlim=(0, 1.02))
+    return figure
+
+
+def shorten(name: str, length: int = 24) -> str:
+    return name if len(name) <= length else f"{name[: length - 9]}…{name[-8:]}"
+
+
+def _colour(position: int) -> str:
+    cycle = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
+    return cycle[position % len(cycle)]
+
+
+def _marker(position: int) -> str:
+    cycle = len(mpl.rcParams["axes.prop_cycle"])
+    return MARKERS[position // cycle % len(MARKERS)]
+
+
+@styled
+def plot_backbones(table: pd.DataFrame):
+    """Score with its interval against speed, a point a backbone; filled if pretrained.
+
+    Args:
+        table: from `compare_backbones`; rows without a score are left out.
+    """
+    scored = table.dropna(subset=["macro F1"])
+    figure, axes = create_figure(5.4)
+    for name, row in scored.iterrows():
+        position = list(table.index).index(name)
+        colour = _colour(position)
+        error = [[row["macro F1"] - row.low], [row.high - row["macro F1"]]]
+        axes.errorbar(row.images_per_second, row["macro F1"], error, fmt=_marker(position),
+                      markersize=8,
+                      color=colour, capsize=3, alpha=0.9,
+                      markerfacecolor="white" if row.weights == "random" else colour)
+        axes.annotate(name, (row.images_per_second, row.low), (0, -12), fontsize=9,
+                      textcoords="offset points", ha="center",  # perhaps over another's bar
+                      path_effects=[withStroke(linewidth=3, foreground="white")], zorder=3)
+    axes.set(xscale="log", xlabel="images a second, decoding included (right is cheaper)",
+             ylabel="out-of-fold macro F1", title="Score against cost (hollow: random weights)")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.margins(x=0.2)
+    return figure

@@ -1,0 +1,59 @@
+"""Report: one self-contained HTML page of a run, pictures inside, nothing to download."""
+
+import base64
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from helpers.evaluation.holdout import describe_looks
+from helpers.files import SuiteError, load_json, write_whole
+from helpers.run import Run
+from helpers.settings import SECTIONS
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(run: Run) -> Path:
+    """Write `report.html` from what the six notebooks left in the run's folder.
+
+    Raises:
+        SuiteError: a notebook before the evaluation has not been run.
+    """
+    metadata, metrics = load_json(run.need("metadata")), load_json(run.need("metrics"))
+    table, quarantine = run.load_table(), run.load_table("quarantine")
+    names = {"train": "training images, in the folds", "holdout": "hold-out images",
+             "test": "test images of the data set",
+             "excluded": "left out: copies of test images, small classes"}
+    counts = {text: int((table.split == split).sum()) for split, text in names.items()}
+    counts |= {"images set aside": len(quarantine),
+               "classes": len(load_json(run.need("label_mapping")))}
+    # Results first, then the way to them.
+    paths = sorted((run.folder / "figures").glob("[0-9][0-9]_*.png"),
+                   key=lambda path: (path.stem[:2] != "06", path.stem))
+    figures = {path.stem: base64.b64encode(path.read_bytes()).decode() for path in paths}
+    recipe = run.recipe.model_dump(mode="json")
+    templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True,
+                            undefined=StrictUndefined, trim_blocks=True)
+    page = templates.get_template("report.html.j2").render(
+        name=run.recipe.run_name, command=run.command, backbone=metadata["model"],
+        weights=run.recipe.network.weights.rsplit("/", 1)[-1],
+        timestamp=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
+        sections={section: recipe[section] for section in SECTIONS},
+        folds=run.recipe.splits.folds, counts=counts, looks=describe_looks(run),
+        figures=figures, quarantine=quarantine.to_dict("records"),
+        classes=run.load_table("classes").to_dict("records"),
+        scores=metrics, **{key: metadata[key] for key in ("feature_dim", "versions", "device")})
+    with run.write("report") as path, write_whole(path) as temporary:
+        temporary.write_text(page, "utf-8")
+    return run.path("report")
+
+
+def refresh_report(run: Run) -> None:
+    """Write the report again if there is one that fits: a picture in it has changed."""
+    try:
+        if run.path("report").exists():
+            run.need("report")
+            write_report(run)
+    except SuiteError:
+        pass  # 06 is to be run anyway

@@ -1,0 +1,226 @@
+"""Settings: every one of them, in sections, with its default, its limits and its meaning.
+
+`python -m helpers.recipe` prints them as tables; `data/README.md` holds what it prints.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+CHECKS = ("unreadable", "blank", "conflicting labels", "extension", "exact copy", "near copy",
+          "conflicting near copy", "leak", "dark", "light", "blurry", "low information",
+          "odd size", "odd aspect", "greyscale", "transparency", "CMYK", "16-bit", "palette",
+          "rotated", "animated")
+WEIGHT_FILES = (".safetensors", ".pth", ".pt")
+
+
+def _setting(description: str, default=..., *, result: bool = True, **limits):
+    """Describe one setting; one that changes no `result` makes nothing stale."""
+    return Field(default, description=description, json_schema_extra={"result": result}, **limits)
+
+
+class Section(BaseModel):
+    """Settings about one thing; unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSettings(Section):
+    """What there is, and what is set aside (01)."""
+
+    source: Literal["rakuten", "folders", "cifar", "csv", "alternating"] = _setting(
+        "Layout: `rakuten` (three CSV files and two image folders), `folders` (a folder per "
+        "class, perhaps below train, val and test), `cifar` (Python pickles), `csv` (a table of "
+        "paths and labels) or `alternating` (two kinds of photo in turn, with a table).")
+    path: Path = _setting("The folder that holds the data, or an archive of it (.zip, .tar.gz), "
+                          "from the suite's root. `data: FOLDER` says the same.")
+    generate: Literal["digits"] | None = _setting(
+        "`digits` writes the embedded demo into `path` when it is not there yet.", None)
+    class_names: dict[str, str] = _setting(
+        "A readable name for each label code; codes without one keep the code.", {})
+    labels: Literal["fine", "coarse"] = _setting("Which labels of CIFAR-100.", "fine")
+    csv: str | None = _setting(
+        "The table's file name in `path`, for `csv` and `alternating`.", None)
+    path_column: str = _setting("Its column of image paths.", "image")
+    label_column: str = _setting("Its column of labels.", "label")
+    split_column: str | None = _setting(
+        "Its column of train, val or test; null: all are training images.", None)
+    keep: str = _setting("Which of two alternating kinds: `even`, `odd`, or `column=value`.",
+                         "even", pattern=r"^(even|odd|[^=]+=.*)$")
+    missing_images: Literal["refuse", "quarantine"] = _setting(
+        "What to do with images that a CSV names and the disk lacks.", "refuse")
+    quarantine: list[Literal[CHECKS]] = _setting(
+        "The checks whose images are set aside; all others are only reported.",
+        ["unreadable", "blank", "conflicting labels"])
+    keep_images: list[str] = _setting(
+        "Ids of images that stay in whatever a check says (unreadable ones cannot).", [])
+    near_copy: float = _setting(
+        "Correlation from which two images count as near copies; raise it where all images are "
+        "alike by nature; 1 switches the search off.", 0.9, ge=0.5, le=1)
+
+    @field_validator("class_names", mode="before")
+    @classmethod
+    def _read_codes_as_text(cls, names):
+        # YAML reads an unquoted code as a number; class codes are text everywhere else.
+        return {str(k): v for k, v in names.items()} if isinstance(names, dict) else names
+
+    @field_validator("class_names")
+    @classmethod
+    def _require_unlike_names(cls, names: dict[str, str]) -> dict[str, str]:
+        twice = {name for name in names.values() if list(names.values()).count(name) > 1}
+        if twice:
+            raise ValueError(f"two codes are both called {sorted(twice)[0]!r}")
+        return names
+
+
+class SplitSettings(Section):
+    """Who is judged by whom (02)."""
+
+    group_column: str | None = _setting(
+        "A column (product, patient, camera) whose images stay on one side.", None)
+    leaks: Literal["drop", "keep"] = _setting(
+        "Training images that are copies of the data set's own test images.", "drop")
+    small_classes: Literal["refuse", "merge", "drop"] = _setting(
+        "Classes with too few images for the folds: stop, join them as `other`, or leave them "
+        "out.", "refuse")
+    holdout: float = _setting(
+        "Share of each class that is set aside and scored only with `final: true`; 0 for none.",
+        0.15, ge=0, le=0.5)
+    folds: int = _setting("Folds of the cross-validation: 5 is usual, 10 for small data.",
+                          5, ge=3, le=50)
+    seed: int = _setting("Seed of everything random.", 42, ge=0, lt=2**32)
+
+
+class NetworkSettings(Section):
+    """Which network, and what it is given (02, 03)."""
+
+    strategy: Literal["frozen"] = _setting(
+        "`frozen`: the backbone only computes features.", "frozen")
+    backbone: str = _setting("A timm architecture that ends in pooled features.",
+                             "efficientnet_b0")
+    weights: str = _setting(
+        "`pretrained` (timm's default tag), another tag such as `ra_in1k`, a local .safetensors "
+        "or .pth file, or `random`.", "pretrained")
+    image_size: int | None = _setting(
+        "Side of the network's square input in pixels; null: the backbone's own.",
+        None, ge=16, le=2048)
+    resize: Literal["center", "squash"] = _setting(
+        "`center`: resize and crop as the backbone was trained; `squash`: the whole image, its "
+        "aspect lost.", "center")
+    normalisation: Literal["backbone", "imagenet", "minmax", "symmetric", "dataset",
+                           "zscore"] = _setting(
+        "Of pixels: as the backbone was trained, ImageNet's mean and deviation, to [0, 1], to "
+        "[-1, 1], by the data set's own measured mean and deviation, or each image by its own.",
+        "backbone")
+    augmentation_sizes: tuple[int, int] = _setting(
+        "Classes with more training images than the first are augmented LIGHT, with fewer than "
+        "the second HEAVY, others MEDIUM (training of networks only).", (3000, 1500))
+
+
+class FeatureSettings(Section):
+    """How features are computed (03)."""
+
+    precision: Literal["float32", "bf16", "fp16"] = _setting(
+        "Of the frozen network's sums. `bf16` and `fp16` are faster where the hardware has them, "
+        "and move features by about 1e-2.", "float32")
+    engine: Literal["auto", "torch", "openvino"] = _setting(
+        "What computes: `auto` is torch on a GPU and OpenVINO on a CPU; their float32 features "
+        "agree within 1e-5.", "auto", result=False)
+    batch_size: int | None = _setting(
+        "Images per step of the network; null: what suits the device and the image size.",
+        None, result=False, ge=1, le=4096)
+    workers: int | None = _setting(
+        "How many decode images, and on a CPU compute features, side by side; null: one per "
+        "core, at most 16 beside a GPU.", None, result=False, ge=1, le=256)
+
+
+class HeadSettings(Section):
+    """How the classifier is trained (04)."""
+
+    c_grid: list[Annotated[float, Field(gt=0)]] = _setting(
+        "Candidates for C, the inverse strength of the L2 penalty.",
+        [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0], min_length=1)
+
+
+class ProjectionSettings(Section):
+    """The picture of the features (05)."""
+
+    tsne_images: int = _setting("Training images in the t-SNE picture.", 5000, ge=10)
+    perplexity: float = _setting("Perplexity of t-SNE.", 30, gt=1)
+
+
+class EvaluationSettings(Section):
+    """What is reported (06), and what is compared (07)."""
+
+    final: bool = _setting(
+        "Score the hold-out and the data set's own test images, and count the look. Leave it "
+        "until nothing will be chosen any more.", False)
+    bootstrap: int = _setting("Resamples behind each interval.", 2000, ge=100)
+    compare: list[str] = _setting(
+        "Backbones that notebook 07 compares with the recipe's own.",
+        ["resnet18", "resnet50", "resnet101", "efficientnet_b0", "efficientnet_b3",
+         "efficientnet_b7", "vit_base_patch16_224", "densenet121", "mobilenetv3_large_100",
+         "convnext_tiny", "xception41"], min_length=1)
+    compare_images: int = _setting("Training images that they are compared on, at most.",
+                                   1000, ge=30)
+
+
+class Recipe(Section):
+    """Every setting of a run: its name, the name of its run, and the sections."""
+
+    name: str = Field(description="The recipe's own name: its folder under data/.",
+                      pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    run: str | None = _setting(
+        "Name of the folder under outputs/; null: the recipe's name.", None, result=False,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    data: DataSettings
+    splits: SplitSettings = SplitSettings()
+    network: NetworkSettings = NetworkSettings()
+    features: FeatureSettings = FeatureSettings()
+    head: HeadSettings = HeadSettings()
+    projection: ProjectionSettings = ProjectionSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_data(cls, values):
+        # Without the section, each setting that it lacks is to be named.
+        return {"data": {}} | values if isinstance(values, dict) else values
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run's folder under outputs/."""
+        return self.run or self.name
+
+    def change(self, **settings) -> "Recipe":
+        """Return a checked copy with other values of settings, named without their section."""
+        values = self.model_dump()
+        for name, value in settings.items():
+            (section,) = OWNERS[name]
+            values[section][name] = value
+        return Recipe(**values)
+
+    def select(self, *parts: str) -> dict:
+        """Return the settings that change results, as plain values.
+
+        Args:
+            parts: sections (`data`) and single settings (`splits.seed`).
+        """
+        chosen = {}
+        values = self.model_dump(mode="json")
+        for part in parts:
+            section, _, name = part.partition(".")
+            fields = type(getattr(self, section)).model_fields
+            chosen |= {f"{section}.{key}": values[section][key] for key in fields
+                       if (not name or key == name) and fields[key].json_schema_extra["result"]}
+        return chosen
+
+
+SECTIONS = {name: field.annotation for name, field in Recipe.model_fields.items()
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section)}
+# Setting -> the sections that have one of this name.
+OWNERS = {}
+for _section, _model in SECTIONS.items():
+    for _name in _model.model_fields:
+        OWNERS.setdefault(_name, []).append(_section)

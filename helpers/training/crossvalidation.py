@@ -1,0 +1,154 @@
+"""Cross-validation: models fitted on some rows answer for others, are saved, are loaded again.
+
+Out-of-fold: every training image gets its probabilities from a model that never saw it, so they
+stand for new images and can feed metrics, calibration and the search for label errors. Nothing
+here knows what a model is made of: a head on features today, a fine-tuned network tomorrow.
+"""
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from helpers.data.splits import select_rows
+from helpers.features.store import describe_network, load_codes, load_features, warn_of_versions
+from helpers.files import SuiteError, load_json, show_path, write_whole
+from helpers.run import Run
+from helpers.training.heads import HEADS, LogisticHead
+from helpers.versions import describe_changes, describe_versions
+
+
+class Model(Protocol):
+    """What every strategy gives. `inputs` is indexed by rows: features, or a table of images."""
+
+    arrays: dict[str, np.ndarray]  # all that `predict` needs, to be saved
+    choices: pd.DataFrame  # what was tried inside the training part, a row a candidate
+
+    def fit(self, inputs, codes: np.ndarray, inner: np.ndarray) -> "Model":
+        """Learn the class codes of `inputs`; what is to be chosen is judged on `inner` rows."""
+
+    def predict(self, inputs) -> np.ndarray:
+        """Return probabilities, (rows, classes) float32."""
+
+
+def cross_validate(create: Callable[[], Model], inputs, codes: np.ndarray, folds: np.ndarray,
+                   progress: bool = True) -> tuple[np.ndarray, list[Model]]:
+    """Fit one model a fold on the other folds, and let it answer for the fold it never saw.
+
+    Settings are chosen inside each training part, on the fold after the one left out. No image
+    is judged by a model that it helped to fit or to choose.
+
+    Args:
+        create: makes a model that is not fitted yet.
+        inputs: what the models take, indexed by rows.
+        codes: (images,) class codes 0..n-1.
+        folds: (images,) fold numbers 0..k-1.
+
+    Returns:
+        Out-of-fold probabilities (images, classes) float32, and the folds' models.
+    """
+    count, models, parts = folds.max() + 1, [], []
+    for fold in tqdm(range(count), desc="folds", unit="fold", disable=not progress):
+        train = folds != fold
+        inner = folds[train] == (fold + 1) % count
+        models.append(create().fit(inputs[train], codes[train], inner))
+        parts.append(models[-1].predict(inputs[~train]))
+    probabilities = np.empty((len(codes), parts[0].shape[1]), np.float32)
+    for fold, part in enumerate(parts):
+        probabilities[folds == fold] = part
+    return probabilities, models
+
+
+def predict_ensemble(models: list[Model], inputs) -> np.ndarray:
+    """Return the mean of the models' probabilities, (rows, classes) float32."""
+    return np.mean([model.predict(inputs) for model in models], axis=0)
+
+
+def tabulate_choices(models: list[Model]) -> pd.DataFrame:
+    """Return the candidates that each fold's model has tried, with `fold`."""
+    return pd.concat([model.choices.assign(fold=fold) for fold, model in enumerate(models)],
+                     ignore_index=True)
+
+
+def save_models(models: list[Model], kind: str, classes: list[str], description: dict,
+                path: Path) -> None:
+    """Write the folds' models as `.npz`, arrays only, with what their inputs have to mean.
+
+    Args:
+        kind: the head's name in `HEADS`.
+        description: of the inputs, as from `describe_network`.
+    """
+    arrays = {f"{fold}/{name}": array for fold, model in enumerate(models)
+              for name, array in model.arrays.items()}
+    note = {"kind": kind, "classes": classes, "inputs": description,
+            "versions": describe_versions()}
+    with write_whole(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, note=np.array(json.dumps(note)), **arrays)
+
+
+def load_models(path: Path, description: dict) -> tuple[list[Model], list[str]]:
+    """Read the folds' models and their class names, for inputs that mean `description`.
+
+    Raises:
+        SuiteError: it is no such file, or its models were fitted on inputs that mean something
+            else; says what differs.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            note = json.loads(str(arrays["note"]))
+            found = {}
+            for name in arrays.files:
+                fold, slash, key = name.partition("/")
+                if slash:
+                    found.setdefault(int(fold), {})[key] = arrays[name]
+        head = HEADS[note["kind"]]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise SuiteError(f"{show_path(path)} holds no models of this suite ({error}). Run "
+                         "04_training again.") from error
+    changed = describe_changes(note["inputs"], description)
+    if changed:
+        raise SuiteError(f"the models in {show_path(path)} were fitted on other inputs: "
+                         f"{changed}. Use them with what they were fitted on, or run "
+                         "04_training again.")
+    warn_of_versions(note["versions"], show_path(path))
+    models = []
+    for _, arrays in sorted(found.items()):
+        models.append(head([1.0] * len(note["classes"]), []))
+        models[-1].arrays = arrays
+    return models, note["classes"]
+
+
+def tabulate_probabilities(rows: pd.DataFrame, probabilities: np.ndarray,
+                           classes: list[str]) -> pd.DataFrame:
+    """Return image_id, path, split, fold, group, label, prediction, and `p_<class>` columns."""
+    names = ["image_id", "path", "split", "fold", "group", "label"]
+    table = rows[[name for name in names if name in rows]].copy()
+    table["prediction"] = [classes[code] for code in probabilities.argmax(axis=1)]
+    columns = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in classes],
+                           index=table.index)
+    return pd.concat([table, columns], axis=1)
+
+
+def create_model(run: Run) -> Model:
+    """Make the model that a run's recipe asks for, not fitted yet."""
+    weights = list(load_json(run.need("class_weights")).values())
+    return LogisticHead(weights, run.recipe.head.c_grid)
+
+
+def train_run(run: Run, progress: bool = True) -> None:
+    """Write all that 04 leaves: the folds' models and both tables of probabilities."""
+    table, classes = run.load_table(), list(load_json(run.need("label_mapping")))
+    rows, unseen = select_rows(table, "train"), select_rows(table, "test")
+    probabilities, models = cross_validate(
+        lambda: create_model(run), np.asarray(load_features(run, "train")), load_codes(run),
+        rows.fold.to_numpy(), progress)
+    answers = predict_ensemble(models, load_features(run, "test"))
+    with run.write("head") as path:
+        save_models(models, "logistic", classes, describe_network(run.recipe, run.measured), path)
+    run.save("oof_probabilities", tabulate_probabilities(rows, probabilities, classes))
+    run.save("test_probabilities", tabulate_probabilities(unseen, answers, classes))
