@@ -4,7 +4,7 @@ The rooms stand in the order in which an image passes them; each imports only fr
 it (a test holds that), and the files at the door from none:
 
     the door     files, versions, imports, settings, recipe, columns, steps, colab, processes,
-                 shards, run; `batch`, which runs the notebooks headless, calls on all rooms
+                 resuming, run; `batch`, which runs the notebooks headless, calls on all rooms
     data         layouts, inspection, copies, splits                             01, 02
     network      backbones, weights, preprocessing, pixels, augmentation         02, 03
     features     extraction and its engines                                      03

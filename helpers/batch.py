@@ -11,7 +11,6 @@ This process waits for hours beside others that need the memory: whatever loads 
 in a process of its own.
 """
 
-import argparse
 import hashlib
 import json
 import multiprocessing
@@ -25,6 +24,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from helpers.colab import copy_results
 from helpers.files import (
     ROOT,
     SuiteError,
@@ -37,8 +37,8 @@ from helpers.files import (
 )
 from helpers.imports import find_reached
 from helpers.recipe import parse_settings
-from helpers.run import Run, open_run
-from helpers.steps import MAIN_LINE, NOTEBOOKS, STEPS
+from helpers.run import Run, create_parser, open_run
+from helpers.steps import MAIN_LINE, NOTEBOOKS, STEPS, Step
 
 FOLDER = ROOT / "notebooks"
 
@@ -60,31 +60,27 @@ def run_notebooks(recipe: str, overrides: dict | None = None, first: str | None 
     chosen = _choose(first, last)
     lock = FileLock(run.folder / ".lock")
     try:
-        with lock.acquire(timeout=0):
-            return _run_chosen(run, chosen, recipe, overrides or {}, limit_s,
-                               first is not None)
+        lock.acquire(timeout=0)
     except Timeout:
         raise SuiteError(f"another batch is at work in {show_path(run.folder)}: wait for it, or "
                          "set `run` to another name.") from None
     except OSError as error:
         raise SuiteError(f"cannot write in {show_path(run.folder)} ({error.strerror or error}). "
                          "Make it writable, or send runs elsewhere with SUITE_OUTPUTS.") from None
+    with lock:
+        return _run_chosen(run, chosen, recipe, overrides or {}, limit_s, first is not None)
 
 
-def _run_chosen(run: Run, chosen: list[str], recipe: str, overrides: dict, limit_s: float,
+def _run_chosen(run: Run, chosen: list[Step], recipe: str, overrides: dict, limit_s: float,
                 again: bool) -> bool:
     state_file, checked = run.folder / "progress.json", False
     state = load_json(state_file) if state_file.exists() else {}
-    inputs = {name: _hash_code(FOLDER / f"{name}.ipynb") for name in chosen}
-    if NOTEBOOKS[0] in chosen:
-        inputs[NOTEBOOKS[0]] += _call_apart(_hash_data, run)
-    for step in STEPS:
-        name = step.name
-        if name not in chosen:
-            continue
-        record = state.pop(name, {})
-        same = record.get("inputs") == inputs[name]
-        if same and not again and run.is_done(step):
+    for step in chosen:
+        name, record = step.name, state.pop(step.name, {})
+        inputs = _hash_code(FOLDER / f"{name}.ipynb")
+        if step is STEPS[0]:
+            inputs += _call_apart(_hash_data, run)
+        if record.get("inputs") == inputs and not again and run.is_done(step):
             print(f"{name}: done on {record['finished']}, nothing to do")
             state[name] = record
             continue
@@ -96,21 +92,22 @@ def _run_chosen(run: Run, chosen: list[str], recipe: str, overrides: dict, limit
         if not execute_apart(run, name, recipe, overrides, limit_s):
             return False
         seconds = round(time.monotonic() - start, 1)
-        state[name] = {"inputs": inputs[name], "seconds": seconds,
+        state[name] = {"inputs": inputs, "seconds": seconds,
                        "finished": datetime.now(UTC).isoformat(timespec="seconds")}
         save_json(state, state_file)
+        copy_results(run.folder)
         print(f"{name}: done in {seconds:.0f} s")
     print(f"all done: {show_path(run.folder)}")
     return True
 
 
-def _choose(first: str | None, last: str | None) -> list[str]:
+def _choose(first: str | None, last: str | None) -> list[Step]:
     numbers = [name[:2] for name in NOTEBOOKS]
     for number in (first, last):
         if number is not None and number not in numbers:
             raise SuiteError(f"there is no notebook '{number}'; they are {', '.join(numbers)}.")
     last = last or max(first or "", MAIN_LINE[-1][:2])
-    chosen = [n for n in NOTEBOOKS if (first or "00") <= n[:2] <= last]
+    chosen = [step for step in STEPS if (first or "00") <= step.name[:2] <= last]
     if not chosen:
         raise SuiteError(f"no notebook lies from {first} until {last}.")
     return chosen
@@ -148,7 +145,7 @@ def _hash_data(run: Run) -> str:
     return digest
 
 
-def _check_inputs(run: Run, notebooks: Path, chosen: list[str]) -> None:
+def _check_inputs(run: Run, notebooks: Path, chosen: list[Step]) -> None:
     """Raise SuiteError for a backbone or weights that do not exist, and for a torn pair.
 
     That is a notebook whose `.py` says something else: which of the two was meant?
@@ -158,8 +155,8 @@ def _check_inputs(run: Run, notebooks: Path, chosen: list[str]) -> None:
     from helpers.network.weights import check_network
 
     check_network(run.recipe)
-    for name in chosen:
-        book = notebooks / f"{name}.ipynb"
+    for step in chosen:
+        book = notebooks / f"{step.name}.ipynb"
         pair = [[cell.source for cell in jupytext.read(path).cells if cell.cell_type == "code"]
                 for path in (book, book.with_suffix(".py")) if path.exists()]
         if any(code != pair[0] for code in pair):
@@ -223,11 +220,7 @@ def _execute(name: str, target: Path, recipe: str, overrides: dict) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.batch",
-                                     description="Run a recipe's notebooks headless.")
-    parser.add_argument("--recipe", default="demo", help="name under data/, or a YAML file")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-                        help="settings that replace the recipe's")
+    parser = create_parser("helpers.batch", "Run a recipe's notebooks headless.")
     parser.add_argument("--from", dest="first", metavar="NN",
                         help="run again from this notebook on, done or not")
     parser.add_argument("--until", dest="last", metavar="NN",

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,9 +50,12 @@ def install_missing(requirements: Path = ROOT / "requirements-colab.txt") -> lis
     Raises:
         SuiteError: pip failed; its last words are in the message.
     """
-    lines = [line.strip() for line in requirements.read_text("utf-8").splitlines()]
-    wanted = [line for line in lines if line and not line.startswith("#")]
-    missing = [line for line in wanted if not _is_installed(re.split(r"[<>=!~ \[;]", line)[0])]
+    missing = []
+    for line in re.findall(r"(?m)^\w.*", requirements.read_text("utf-8")):  # no comments
+        try:
+            version(re.split(r"[<>=!~ \[;]", line)[0])
+        except PackageNotFoundError:
+            missing.append(line)
     if missing:
         done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing],
                               capture_output=True, text=True, check=False)
@@ -61,13 +64,6 @@ def install_missing(requirements: Path = ROOT / "requirements-colab.txt") -> lis
                              f"{done.stderr.strip().splitlines()[-1:]}. Run the cell again.")
         print(f"installed {', '.join(missing)}")
     return missing
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return bool(version(package))
-    except PackageNotFoundError:
-        return False
 
 
 def mount_drive() -> bool:
@@ -122,53 +118,54 @@ def copy_results(folder: Path) -> int:
     """
     if DRIVE_FOLDER not in os.environ:
         return 0
-    return _copy_files(folder, Path(os.environ[DRIVE_FOLDER], folder.name), _is_current)
+    return _copy_files(folder.rglob("*"), folder)
 
 
 def copy_part(part: Path, folder: Path) -> None:
-    """Copy one file of an unfinished step to Drive, so that a fresh runtime goes on from it.
-
-    Args:
-        part: a file, somewhere below the run's `folder`.
-    """
+    """Copy one file below a run's `folder` to Drive: a fresh runtime goes on from it."""
     if DRIVE_FOLDER in os.environ:
-        start, end = part.parent, _find_on_drive(part.parent, folder)
-        _copy_files(start, end, lambda source, _: source != part, say=False)
+        _copy_files([part], folder, say=False)
 
 
 def remove_parts(parts: Path, folder: Path) -> None:
     """Remove a folder of such files from Drive again: their whole has taken their place."""
     if DRIVE_FOLDER in os.environ:
-        shutil.rmtree(_find_on_drive(parts, folder), ignore_errors=True)
+        shutil.rmtree(_find_on_drive(folder) / parts.relative_to(folder), ignore_errors=True)
 
 
-def _find_on_drive(place: Path, folder: Path) -> Path:
-    return Path(os.environ[DRIVE_FOLDER], folder.name, place.relative_to(folder))
-
-
-def fetch_results(folder: Path) -> int:
-    """Bring a run back from Drive into an empty folder: yesterday's runtime is gone.
+def fetch_results(folder: Path) -> None:
+    """Bring a run back from Drive into an empty folder, whole: yesterday's runtime is gone.
 
     To start anew, remove the run's folder on Drive as well, or give the run another name.
 
-    Returns:
-        How many files were copied.
+    Raises:
+        SuiteError: Drive did not give all of it; what goes on from a part would spoil the rest.
     """
-    if DRIVE_FOLDER not in os.environ:
-        return 0
-    return _copy_files(Path(os.environ[DRIVE_FOLDER], folder.name), folder,
-                       lambda *_: False)
-
-
-def _copy_files(start: Path, end: Path, skip: Callable[[Path, Path], bool],
-                say: bool = True) -> int:
-    copied = 0
+    if DRIVE_FOLDER not in os.environ or not _find_on_drive(folder).is_dir():
+        return
+    start, new = _find_on_drive(folder), folder.with_name(f".{folder.name}.fetched")
+    shutil.rmtree(new, ignore_errors=True)
     try:
-        for source in sorted(start.rglob("*")):
-            name = source.relative_to(start)
+        shutil.copytree(start, new, ignore=shutil.ignore_patterns(".*"))
+        new.replace(folder)
+    except OSError as error:
+        raise SuiteError(f"{start} could not be copied to {show_path(folder)} ({error}). See to "
+                         "Drive and run this cell again.") from error
+    print(f"copied {start} to {show_path(folder)}")
+
+
+def _find_on_drive(folder: Path) -> Path:
+    return Path(os.environ[DRIVE_FOLDER], folder.name)
+
+
+def _copy_files(sources: Iterable[Path], folder: Path, say: bool = True) -> int:
+    copied, end = 0, _find_on_drive(folder)
+    try:
+        for source in sorted(sources):
+            name = source.relative_to(folder)
             target = end / name
-            if source.is_dir() or any(part.startswith(".") for part in name.parts) or skip(
-                    source, target):
+            hidden = any(part.startswith(".") for part in name.parts)  # not whole yet
+            if hidden or source.is_dir() or _is_current(source, target):
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".{target.name}.part")
@@ -176,9 +173,9 @@ def _copy_files(start: Path, end: Path, skip: Callable[[Path, Path], bool],
             os.replace(temporary, target)
             copied += 1
         if copied and say:
-            print(f"copied {copied} files from {show_path(start)} to {show_path(end)}")
+            print(f"copied {copied} files from {show_path(folder)} to {end}")
     except OSError as error:
-        print(f"copying to {show_path(end)} stopped after {copied} files ({error}). Nothing is "
+        print(f"copying to {end} stopped after {copied} files ({error}). Nothing is "
               "lost on the local disk; see to Drive and run this cell again.")
     return copied
 

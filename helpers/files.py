@@ -3,11 +3,13 @@
 And the one exception that a person is meant to read.
 """
 
+import functools
 import hashlib
 import json
 import os
 import re
 import tempfile
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -69,25 +71,13 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         SuiteError: the disk is full or cannot be written; nothing is left behind.
     """
     path = Path(path)
-    make_folder(path.parent)
-    temporary = None
+    temporary = make_folder(path.parent) / f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}"
     try:
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix
-        )
-        os.close(handle)
-        temporary = Path(name)
-        temporary.chmod(0o666 & ~_current_umask())
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise SuiteError(
-            f"cannot write {show_path(path)} ({error.strerror or error}). "
-            "Free some space or make the folder writable, and run again."
-        ) from error
+        with _explain_refusal(path):
+            yield temporary
+            temporary.replace(path)
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -98,27 +88,25 @@ def write_folder(path: str | Path) -> Iterator[Path]:
         SuiteError: the disk is full or cannot be written; what was at `path` is still there.
     """
     path = Path(path)
-    make_folder(path.parent)
+    with _explain_refusal(path), tempfile.TemporaryDirectory(
+            dir=make_folder(path.parent), prefix=f".{path.name}.") as place:
+        new = Path(place, "new")
+        new.mkdir()
+        yield new
+        if path.exists():
+            path.rename(Path(place, "old"))
+        new.rename(path)
+
+
+@contextmanager
+def _explain_refusal(path: Path) -> Iterator[None]:
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place:
-            new = Path(place, "new")
-            new.mkdir()
-            yield new
-            if path.exists():
-                path.rename(Path(place, "old"))
-            new.rename(path)
+        yield
     except OSError as error:
         raise SuiteError(
             f"cannot write {show_path(path)} ({error.strerror or error}). "
             "Free some space or make the folder writable, and run again."
         ) from error
-
-
-def _current_umask() -> int:
-    # The only way to read the umask is to set it; mkstemp ignores it and makes 0600 files.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def save_json(content: dict | list, path: str | Path) -> None:
@@ -164,6 +152,11 @@ def hash_file(path: str | Path) -> str:
         raise SuiteError(f"{show_path(path)} cannot be read ({error.strerror}).") from error
 
 
+@functools.lru_cache(maxsize=1024)
+def _hash_unchanged(path: str, size: int, changed: int) -> str:
+    return hash_file(path)
+
+
 def hash_files(place: Path, known: dict | None = None) -> tuple[str, dict]:
     """Hash a file, or every file below a folder, reading only what size or time says is new.
 
@@ -184,7 +177,8 @@ def hash_files(place: Path, known: dict | None = None) -> tuple[str, dict]:
         try:
             facts = os.stat(path)
             state = [facts.st_size, facts.st_mtime_ns]
-            return known[name] if known.get(name, [])[:2] == state else [*state, hash_file(path)]
+            return known[name] if known.get(name, [])[:2] == state else [
+                *state, _hash_unchanged(path, *state)]
         except (OSError, SuiteError) as error:  # a link that leads nowhere, a forbidden file
             return [-1, -1, str(error)]
 

@@ -12,7 +12,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from helpers.colab import copy_results, fetch_results
 from helpers.files import (
     ROOT,
     SuiteError,
-    hash_file,
     hash_files,
     load_json,
     make_folder,
@@ -30,7 +29,7 @@ from helpers.files import (
     save_json,
     show_path,
 )
-from helpers.processes import join_processes
+from helpers.processes import join_processes, rank, wait_for_all
 from helpers.recipe import format_settings, load_recipe, parse_settings
 from helpers.settings import WEIGHT_FILES, Recipe
 from helpers.steps import MAKERS, STEPS, Step
@@ -47,10 +46,15 @@ class Run:
     recipe: Recipe
     folder: Path
     command: str = ""  # what makes the run headless, to be shown
+    # Hashes of artefacts as they were when this process last read or wrote them.
+    _seen: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def path(self, artefact: str) -> Path:
         """Return where `artefact`, one that a step makes, is or will be."""
-        files = MAKERS[artefact].list_files(self.recipe.network.strategy)
+        strategy = self.recipe.network.strategy
+        files = MAKERS[artefact].list_files(strategy)
+        if artefact not in files:
+            raise SuiteError(f"`strategy: {strategy}` makes no {artefact}.")
         return self.folder / files[artefact].format(
             backbone=self.recipe.network.backbone.replace("/", "_"))
 
@@ -68,9 +72,11 @@ class Run:
                 f"{show_path(path)} is missing: run {notebook} first (notebooks/{notebook}.ipynb"
                 f", or `{self.command}`)."
             )
-        stale = self._explain_stale(artefact, self._load_notes())
+        notes = self._load_notes()
+        stale = self._explain_stale(artefact, notes)
         if stale:
             raise SuiteError(f"{stale}, or set `run` to keep both.")
+        self._seen[artefact] = notes[path.name]["hash"]
         return path
 
     def load_table(self, artefact: str = "table"):
@@ -90,9 +96,12 @@ class Run:
         step, path = MAKERS[artefact], self.path(artefact)
         # From here on nothing vouches for what an earlier run has left.
         self._note(path, None)
-        inputs = self._hash_inputs(step)
+        # What was read, should another process have changed it since.
+        inputs = {name: self._seen.get(name, digest)
+                  for name, digest in self._hash_inputs(step).items()}
         yield path
         digest, state = hash_files(path)
+        self._seen[artefact] = digest
         self._note(path, {"settings": self.recipe.select(*step.settings), "inputs": inputs,
                           "hash": digest, "state": state,
                           "written": datetime.now(UTC).isoformat(timespec="seconds")} | facts)
@@ -154,9 +163,9 @@ class Run:
         for artefact in step.reads:
             if artefact in self._applicable and self.path(artefact).exists():
                 inputs[artefact] = self._hash(artefact, notes)
-        weights = self.recipe.network.weights
-        if "features" in step.settings and weights.endswith(WEIGHT_FILES):
-            inputs["weights"] = hash_file(resolve_path(weights))
+        weights = resolve_path(self.recipe.network.weights)
+        if "features" in step.settings and weights.suffix in WEIGHT_FILES and weights.is_file():
+            inputs["weights"], _ = hash_files(weights)
         return inputs
 
     @property
@@ -182,6 +191,8 @@ class Run:
                 stale = self._explain_stale(name, notes)
                 if stale:
                     return stale
+        if self._hash(artefact, notes) != note["hash"]:
+            return f"{show_path(path)} has changed since it was written: run {step.name} again"
         changed = describe_changes(note["settings"], self.recipe.select(*step.settings))
         if changed:
             return f"{show_path(path)} was made with {changed}: run {step.name} again"
@@ -213,8 +224,9 @@ def open_run(recipe: str, overrides: dict | None = None) -> Run:
     command = f"python -m helpers.batch --recipe {shlex.quote(show_path(recipe))}"
     command += f" --set {shlex.join(pairs)}" if pairs else ""
     run = Run(checked, make_folder(OUTPUTS / checked.run_name), command)
-    if not any(run.folder.iterdir()):
+    if rank() == 0 and not any(run.folder.iterdir()):
         fetch_results(run.folder)
+    wait_for_all()
     changed = "".join(f", {pair}" for pair in pairs)
     network = checked.network
     print(f"recipe {checked.name}{changed}: {checked.data.source} in "
@@ -222,6 +234,15 @@ def open_run(recipe: str, overrides: dict | None = None) -> Run:
           f"({network.weights} weights), {checked.splits.folds} folds")
     print(f"results go to {show_path(run.folder)}")
     return run
+
+
+def create_parser(module: str, purpose: str) -> argparse.ArgumentParser:
+    """Return a parser of the options that every command has: recipe and settings."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=purpose)
+    parser.add_argument("--recipe", default="demo", help="name under data/, or a YAML file")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+                        help="settings that replace the recipe's")
+    return parser
 
 
 def run_command(module: str, purpose: str, action: Callable[[Run], object]) -> int:
@@ -233,11 +254,7 @@ def run_command(module: str, purpose: str, action: Callable[[Run], object]) -> i
     Returns:
         The exit status: 0 done, 2 with a sentence on what is wrong.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=purpose)
-    parser.add_argument("--recipe", default="demo", help="name under data/, or a YAML file")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-                        help="settings that replace the recipe's")
-    options = parser.parse_args()
+    options = create_parser(module, purpose).parse_args()
     try:
         with join_processes():
             action(open_run(options.recipe, parse_settings(options.set)))

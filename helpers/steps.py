@@ -44,7 +44,8 @@ STEPS = (
          by_strategy={"frozen": {"head": "head_{backbone}.npz"}}),
     Step("05_tsne", reads=("table", "train_features"), settings=("projection", "splits.seed"),
          makes={"tsne": "tsne.csv"}),
-    Step("06_evaluation", reads=("label_mapping", "oof_probabilities", "test_probabilities"),
+    Step("06_evaluation", reads=("quarantine", "table", "label_mapping", "metadata",
+                                 "oof_probabilities", "test_probabilities"),
          settings=("splits.seed", "evaluation.bootstrap", "evaluation.final"), makes={
              "metrics": "metrics.json", "confusion": "confusion_matrix.csv",
              "classes": "per_class.csv", "mistakes": "mistakes.csv",

@@ -87,8 +87,9 @@ settings, used = run.recipe.splits, load_used(run)
 # If 01 had not been run, the cell above would say so instead of failing somewhere later.
 #
 # Some images can be in no fold at all. Training images that are copies of the data set's
-# own test images would be learnt by heart, and classes smaller than the number of folds
-# cannot be in every fold; the recipe's `leaks` and `small_classes` say what to do.
+# own test images would be learnt by heart, and a class needs enough different images for
+# every fold and the hold-out (7 by default); the recipe's `leaks` and `small_classes` say
+# what to do.
 
 # %%
 from helpers.data.splits import exclude_leaks, join_groups, settle_small_classes
@@ -177,7 +178,8 @@ with run.write("folds") as folder:
 print(f"{len(paths)} files, from {paths[0].name} to {paths[-1].name}")
 
 # %% [markdown]
-# `fold_00_test.csv` holds the images judged in fold 0, `fold_00_train.csv` all others.
+# `fold_00_test.csv` holds the images judged in fold 0, `fold_00_train.csv` those of the
+# other folds.
 #
 # ## 4 · What the network sees
 #
@@ -192,8 +194,8 @@ data_config = resolve_data_config(run.recipe, run.measured)
 data_config
 
 # %% [markdown]
-# `mean` and `std` are those of the images that the network was first trained on, one
-# number for red, green and blue each. Below, the top row shows files as they are, the
+# `mean` and `std` are the numbers that this architecture's training used, one each for
+# red, green and blue. Below, the top row shows files as they are, the
 # bottom row the same images as they reach the network.
 
 # %%
@@ -219,15 +221,17 @@ configs = {way: normalise_config(data_config, way, run.measured) for way in ways
 save_figure(run, show_normalisations(labelled.path.iloc[0], configs), "02_normalisation")
 
 # %% [markdown]
-# The same image, red, green and blue values counted (in a grey image the three lines are
-# one): the shapes are the same, only the scale below them changes. `dataset` uses the mean
-# and deviation that 01 measured on the training images, `zscore` each image's own.
+# The same image, red, green and blue values counted. In a grey image the three lines
+# coincide, except where each colour has a mean and deviation of its own (`imagenet`). Only
+# shift and scale change. `dataset` uses the mean and deviation that 01 measured on the
+# training images, `zscore` each image's own.
 #
 # ## 5 · How training images may be varied
 #
-# When a network itself is trained, it should not see the very same pixels every time.
-# Small classes are varied most, because their images come round most often. None of this
-# ever touches validation, test or the extraction that follows.
+# Nothing in this run uses this yet: it is for training a network itself, which should not
+# see the very same pixels every time. Where small classes are drawn more often, their
+# images repeat most, so they are varied most. None of this ever touches validation, test
+# or the extraction that follows.
 
 # %%
 from helpers.network.augmentation import choose_levels
@@ -247,8 +251,8 @@ save_figure(run, show_augmentations(labelled, seed=settings.seed), "02_augmentat
 
 # %% [markdown]
 # Could you still name the class of each picture? If not, the level is too strong for this
-# data. For digits or text, mirroring makes wrong images of right ones: there a general
-# recipe fails, and a look shows it.
+# data. For digits or text, mirroring turns a right image into a wrong one: no general
+# choice fits all data, so look.
 #
 # ## 6 · The checklist
 #
@@ -269,15 +273,15 @@ checklist.style.hide(axis="index")
 # ## What we saw
 
 # %%
-import pandas as pd
+from helpers.data.splits import count_folds
 
-train = table[table.split == "train"]
-kept = (table.split == "holdout").sum()
-print(f"- {len(train)} images in {settings.folds} folds, {kept} in the hold-out")
-smallest = train.label.value_counts().idxmin()
-per_fold = pd.crosstab(train.label, train.fold).loc[smallest]
-print(f"- the smallest class, {smallest}, has {per_fold.sum()} images, "
-      f"{per_fold.min()} to {per_fold.max()} in each fold")
+per_fold = count_folds(table)
+smallest = per_fold.sum(axis=1).idxmin()
+in_folds, held = per_fold.loc[smallest], (table.split == "holdout").sum()
+print(f"- {per_fold.to_numpy().sum()} images in {settings.folds} folds, "
+      f"{held} in the hold-out")
+print(f"- the smallest class, {smallest}, has {in_folds.sum()} images, "
+      f"{in_folds.min()} to {in_folds.max()} in each fold")
 print(f"- the network gets {data_config['input_size'][1]} x "
       f"{data_config['input_size'][2]} pixels, {data_config['crop_mode']}")
 

@@ -22,7 +22,8 @@
 # image exactly once, by a model that never saw that image.
 #
 # **You need** the features from 03, and labels, weights and folds from 02.
-# **You get** out-of-fold probabilities, the hub that every later number comes from.
+# **You get** out-of-fold probabilities (for each image, from a model that never saw it), on
+# which 06 is built.
 #
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
@@ -118,12 +119,12 @@ classifier.fit(features[~judged], codes[~judged])
 print(f"fold 0: {classifier.score(features[judged], codes[judged]):.1%} right")
 
 # %% [markdown]
-# Three things are missing: the other folds, the class weights, and a choice of C. Large
-# coefficients are punished, so that the model does not learn single images by heart; the
-# smaller C, the harder. Choosing C by the score of the fold that we report would be
-# cheating: the score would have picked its own judge. So within each fold's training part
-# one more fold judges the candidates, and the fold that we report stays unseen until the
-# end.
+# Three things are missing: the other folds, the class weights, and a choice of C. A
+# *penalty* keeps the coefficients small, so that the model does not learn single images by
+# heart; a smaller C means a stronger penalty. Choosing C on the fold that we report would
+# be cheating: the judge would have picked the candidate. So within each fold's training
+# part one more fold judges the candidates, and the fold that we report stays unseen until
+# the end.
 
 # %%
 from helpers.training.crossvalidation import cross_validate, create_model
@@ -144,9 +145,9 @@ choices = tabulate_choices(models)
 save_figure(run, plot_c_search(choices), "04_c_search")
 
 # %% [markdown]
-# Where a line is flat, the choice hardly matters: in the demo that is so from 0.1 on,
-# beside the distance between the folds. If the lines still rise at an end where dots
-# stand, widen `c_grid` in the recipe.
+# Where a line is flat, the choice hardly matters; compare its rise with the distance
+# between the folds. If the lines still rise at an end where dots stand, widen `c_grid` in
+# the recipe.
 #
 # The models are saved as plain arrays, with what their inputs have to mean: features of
 # another network or preprocessing are refused when they are loaded.
@@ -206,7 +207,7 @@ print(f"- the folds' accuracies lie between {right.min():.1%} and {right.max():.
 print(f"- C chosen: {', '.join(f'{c:g}' for c in sorted(set(best['C'])))}")
 
 # %% [markdown]
-# Folds differ by chance alone. That is why 06 gives every score an interval. The last
+# Folds would differ even if only chance were at work. That is why 06 gives every score an interval. The last
 # cell lists what was saved.
 
 # %%

@@ -76,22 +76,25 @@ overrides = {}
 # ## Open the run
 #
 # Both tables of probabilities come from 04; neither the network nor the features are
-# needed any more.
+# needed any more. The images are, to look at: on a fresh machine they are unpacked again.
 
 # %%
+from helpers.data.table import restore_images
 from helpers.files import load_json
 from helpers.run import open_run
 
 run = open_run(recipe, overrides)
 oof, test = run.load_table("oof_probabilities"), run.load_table("test_probabilities")
+restore_images(run.recipe, oof)
 classes = list(load_json(run.need("label_mapping")))
 
 # %% [markdown]
 # ## 1 · Four scores, each with an interval
 #
 # - **Accuracy**: the share of images that are right. Large classes decide it.
-# - **Balanced accuracy**: the mean of the classes' recall. Each class counts the same.
-# - **Macro F1**: the mean of the classes' F1, which also minds false alarms.
+# - **Balanced accuracy**: the mean over the classes of *recall*, the share of a class's
+#   images that are found. Each class counts the same.
+# - **Macro F1**: the mean of the classes' F1, which also counts false positives (section 3).
 # - **Weighted F1**: the same, weighted by class size.
 #
 # Had we photographed other images of the same kind, each score would differ a little.
@@ -119,8 +122,8 @@ held_out = select_judged(run, test, classes)
 print(describe_looks(run))
 
 # %% [markdown]
-# Once is what the hold-out is for. After many looks, with something changed between them,
-# its score flatters like any other.
+# The hold-out is good for one look. After several, with changes between them, its score is
+# as flattering as any other.
 
 # %%
 import pandas as pd
@@ -143,10 +146,11 @@ from helpers.pictures.charts import plot_scores, save_figure
 save_figure(run, plot_scores(scores), "06_scores")
 
 # %% [markdown]
-# A hold-out is smaller, so its intervals are wider. In the demo the two overlap, so
-# chance is enough to explain the difference: eight has two images there. A hold-out that
-# lies clearly lower has three usual causes: choices made by looking at the folds, copies
-# shared between folds, or wrong labels in the hold-out.
+# With `final: true` a second set stands beside the first. The hold-out is smaller, so its
+# intervals are wider; where the two overlap, chance is enough to explain the difference (in
+# the demo, eight has two images there). A hold-out that lies clearly lower has three usual
+# causes: choices made by looking at the folds, copies shared between folds, or wrong labels
+# in the hold-out.
 #
 # ## 2 · Which class is taken for which?
 #
@@ -194,8 +198,8 @@ save_figure(run, plot_class_scores(per_class), "06_class_scores")
 #
 # ## 4 · The most confident mistakes
 #
-# When a model is sure and wrong, one of three things is true: the label is wrong, the
-# image is bad, or the model has learnt something false. A look tells which.
+# When a model is sure and wrong, there are usually three explanations: the label is wrong,
+# the image is hard to read, or the model has learnt something false. A look tells which.
 
 # %%
 from helpers.evaluation.scores import find_mistakes
@@ -219,9 +223,9 @@ listed.style.format(precision=3).hide(axis="index")
 #
 # ## 5 · Predictions for the test images
 #
-# The data set's own test images, and at the end the hold-out, each with the ensemble's
-# answer and its confidence; `code` is the data set's own name of the class, where it has
-# one.
+# The data set's own test images and, with `final: true`, the hold-out, each with the
+# ensemble's answer and its confidence; `code` is the data set's own name of the class,
+# where it has one.
 
 # %%
 from helpers.evaluation.summary import list_predictions

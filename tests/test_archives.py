@@ -1,6 +1,7 @@
 """Archives: unpacked once, whole, and never outside their folder or beyond the disk."""
 
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from PIL import Image
 
 from helpers.data import archives
 from helpers.data.archives import unpack_archive
-from helpers.data.table import load_table
+from helpers.data.table import load_table, restore_images
 from helpers.files import ROOT, SuiteError
 from helpers.recipe import load_recipe
 
@@ -291,3 +292,28 @@ def test_what_the_disk_refuses_is_said(tmp_path, unpacked, monkeypatch):
         folder = unpack_archive(path)
         patch.setattr(archives.FileLock, "acquire", refuse)
         assert unpack_archive(path) == folder  # what is there needs no lock
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_can_lie_about_its_size_is_refused(tmp_path, method):
+    """A few hundred bytes of bzip2 whose header says 10 would take a gigabyte of memory."""
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a/1.jpg", bytes(1000))
+    with pytest.raises(SuiteError, match=r"pack it anew as a usual \.zip"):
+        unpack_archive(path)
+
+
+def test_a_run_on_another_machine_finds_its_images_again(folders, tmp_path, load, unpacked):
+    """The archive has another place and time there, and nothing is unpacked yet."""
+    first = pack_folder(tmp_path / "digits.zip", folders)
+    table = load(first)
+    shutil.rmtree(unpacked)
+    second = tmp_path / "elsewhere" / "digits.zip"
+    second.parent.mkdir()
+    first.rename(second)
+    os.utime(second, (1, 1))
+    assert not Path(table.path[0]).exists()
+    recipe = load_recipe("demo", {"source": "folders", "data": str(second), "generate": None})
+    restore_images(recipe, table)
+    assert all(Path(path).exists() for path in table.path)

@@ -14,8 +14,8 @@ import pytest
 
 from helpers import colab
 from helpers.files import ROOT
+from helpers.resuming import Shards
 from helpers.run import open_run
-from helpers.shards import Shards
 from helpers.steps import STEPS
 
 SETUP = nbformat.read(ROOT / "notebooks/01_eda.ipynb", 4).cells[2].source
@@ -168,7 +168,7 @@ def test_each_shard_goes_to_drive_and_a_fresh_runtime_continues(machine, folders
     run, shards = open_shards()
     for number in range(3):  # then the runtime is taken away
         shards.save(number, features=np.full(2, number))
-        assert (target / f"{number:05d}.npz").exists()
+        assert (target / shards._path(number).name).exists()
     shutil.rmtree(run.folder)
     run, shards = open_shards()
     assert shards.list_missing() == [3, 4]

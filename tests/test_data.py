@@ -20,8 +20,8 @@ from helpers.data.preparation import inspect_run
 from helpers.data.table import load_table
 from helpers.files import SuiteError
 from helpers.recipe import load_recipe
+from helpers.resuming import Shards
 from helpers.run import Run, open_run
-from helpers.shards import Shards
 
 
 @pytest.fixture

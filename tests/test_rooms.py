@@ -12,7 +12,7 @@ from helpers.files import ROOT
 from helpers.imports import find_file, find_reached, list_imports
 from helpers.recipe import describe_settings
 from helpers.settings import CHECKS as NAMED
-from helpers.steps import MAKERS, STEPS
+from helpers.steps import MAKERS, STEPS, describe_steps
 
 PACKAGE = ROOT / "helpers"
 ROOMS = ("data", "network", "features", "training", "evaluation", "pictures", "serving", "dev")
@@ -87,9 +87,17 @@ def test_steps_read_only_what_earlier_ones_make():
         assert all(STEPS.index(MAKERS[artefact]) < place for artefact in step.reads)
 
 
-def test_the_data_page_explains_every_setting():
+def test_the_pages_explain_every_setting_and_every_file():
     page = (ROOT / "data/README.md").read_text("utf-8")
     assert describe_settings() in page, "paste what `python -m helpers.recipe` prints"
+    assert describe_steps() in page, "paste what `python -m helpers.steps` prints"
+    table = (ROOT / "README.md").read_text("utf-8").split("## Three ways")[0]
+    made = (ROOT / "outputs/README.md").read_text("utf-8")
+    for step in STEPS:
+        (row,) = [line for line in table.splitlines() if line.startswith(f"| [{step.name}]")]
+        for file in step.list_files("frozen").values():
+            assert file.format(backbone="<backbone>") in row, file
+            assert file.format(backbone="<backbone>") in made, file
 
 
 def test_the_readme_stays_short():

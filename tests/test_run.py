@@ -1,6 +1,7 @@
 """Runs: missing artefacts name their notebook, a refusing disk leaves nothing behind."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from helpers.files import (
     write_folder,
     write_whole,
 )
-from helpers.run import open_run
+from helpers.recipe import parse_settings
+from helpers.run import Run, open_run
 from helpers.steps import MAKERS, NOTEBOOKS, STEPS
 
 
@@ -97,6 +99,18 @@ def test_an_equal_file_is_the_same_whatever_its_time(run):
     assert run.is_done(STEPS[3])
     run.path("table").write_text("edited\n")
     assert not run.is_done(STEPS[3])
+    with pytest.raises(SuiteError, match=r"table\.csv has changed since it was written: run 02"):
+        run.need("oof_probabilities")
+
+
+def test_what_was_read_counts_not_what_another_process_has_put_there_since(run):
+    write_all(run, until="04")
+    run.need("table")  # 07 reads it and compares; then 02 is run again elsewhere
+    elsewhere = Run(run.recipe, run.folder)
+    elsewhere.save("table", pd.DataFrame({"image_id": ["another"]}))
+    run.save("backbones", pd.DataFrame({"backbone": ["resnet18"]}))
+    with pytest.raises(SuiteError, match=r"backbones\.csv was made from another table\.csv"):
+        Run(run.recipe, run.folder).need("backbones")
 
 
 def test_files_are_read_again_only_where_size_or_time_changed(tmp_path, monkeypatch):
@@ -126,6 +140,15 @@ def test_overrides_may_come_as_text(folders, write_recipe):
     assert open_run(path, '{"folds": 7}').recipe.splits.folds == 7
     with pytest.raises(SuiteError, match="not a dictionary"):
         open_run(path, "folds: 7")
+
+
+def test_the_command_that_makes_a_run_again_means_the_same(folders, write_recipe):
+    path = write_recipe("tiny", folders, source="folders", run="test-run")
+    settings = {"image_size": None, "c_grid": [0.1, 1], "compare": ["a b", "c"]}
+    run = open_run(path, settings)
+    words = shlex.split(run.command)
+    assert "image_size=null" in words
+    assert parse_settings(words[words.index("--set") + 1:]) == settings
 
 
 def test_ids_and_labels_stay_text(run):
@@ -159,13 +182,12 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
 
 def test_a_full_disk_keeps_the_shards_that_are_done(tmp_path):
     said = on_a_full_disk(
-        "from pathlib import Path\nimport numpy as np\nfrom helpers.shards import Shards\n"
+        "from pathlib import Path\nimport numpy as np\nfrom helpers.resuming import Shards\n"
         f"place = Path({str(tmp_path)!r})\nshards = Shards(place / 'a.shards', place, 2, {{}})\n"
         "shards.open()\nshards.save(0, features=np.zeros(10))\n"
         "shards.save(1, features=np.zeros(10_000))")
-    assert "00001.npz" in said and "Free some space" in said
-    assert sorted(p.name for p in tmp_path.rglob("*.*")) == [
-        "00000.npz", "a.shards", "how.json"]
+    assert "00001-" in said and "Free some space" in said
+    assert sorted(p.name[:6] for p in tmp_path.rglob("*.*")) == ["00000-", "a.shar", "origin"]
 
 
 def test_a_full_disk_leaves_the_old_folder(tmp_path):

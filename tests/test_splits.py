@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from helpers.data.splits import (
     assign_splits,
     check_splits,
+    count_folds,
     encode_labels,
     exclude_leaks,
     join_groups,
@@ -159,6 +160,13 @@ def test_fold_tables_share_no_image(table, tmp_path):
         judged += list(test.image_id)
     assert sorted(judged) == sorted(split[split.split == "train"].image_id)
     assert len(save_folds(assign_splits(table, 0.15, 3, 42), tmp_path)) == 6
+
+
+def test_a_class_that_a_fold_lacks_counts_0_there():
+    table = pd.DataFrame({"label": [*"aaabb", None], "fold": [0, 1, 2, 0, 0, -1],
+                          "split": ["train"] * 5 + ["test"]})
+    assert count_folds(table).loc["b"].tolist() == [2, 0, 0]
+    assert count_folds(table).to_numpy().sum() == 5
 
 
 def test_labels_are_coded_in_natural_order():

@@ -1,7 +1,7 @@
 """Archives: .zip and .tar.gz unpacked to local disk once, and only what is safe to unpack."""
 
 import hashlib
-import os
+import lzma
 import shutil
 import stat
 import tarfile
@@ -10,13 +10,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from helpers.files import ROOT, SuiteError, make_folder, show_path
+from helpers.files import ROOT, SuiteError, hash_file, make_folder, show_path
 
 UNPACKED = ROOT / "data" / "unpacked"
 SUFFIXES = (".zip", ".tar.gz", ".tgz", ".tar")
@@ -28,7 +29,7 @@ RATIO_FROM = 100 * 2**20  # bytes below which the ratio does not matter
 
 @dataclass(frozen=True)
 class Member:
-    """One file of an archive: its path, its size in bytes and how to open it."""
+    """One member of an archive: its path (a folder's ends in /), its bytes, how to open it."""
 
     name: str
     size: int
@@ -54,6 +55,15 @@ def unpack_archive(archive: Path) -> Path:
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else target
 
 
+def name_place(source: Path, files: list[Path]) -> Path:
+    """Return the folder below data/unpacked/ for what is made of `files`, new if they change.
+
+    Named by content alone: on another machine the paths in a run's tables hold as well.
+    """
+    key = hashlib.sha256("".join(map(hash_file, files)).encode()).hexdigest()[:8]
+    return UNPACKED / f"{source.name.split('.')[0]}-{key}"
+
+
 @contextmanager
 def claim_place(target: Path) -> Iterator[bool]:
     """Yield whether the folder `target` is missing, and let nobody else make it meanwhile.
@@ -68,84 +78,81 @@ def claim_place(target: Path) -> Iterator[bool]:
         return
     lock = FileLock(make_folder(target.parent) / f".{target.name}.lock")
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"another process is making {show_path(target)}: waiting for it")
-        lock.acquire()
+        try:
+            held = lock.acquire(timeout=0)
+        except Timeout:
+            print(f"another process is making {show_path(target)}: waiting for it")
+            held = lock.acquire()
     except (OSError, NotImplementedError) as error:
         raise SuiteError(f"{show_path(target.parent)} cannot be written ({error}). Make it "
                          "writable, or free some space, and run again.") from error
-    try:
+    with held:
         yield not target.is_dir()
-    finally:
-        lock.release()
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.partial")
+    unfinished = target.with_name(f".{target.name}.partial")
     try:
         with _open_members(archive) as members:
-            _refuse_unsafe(archive, members)
-            _require_room(archive, partial, sum(member.size for member in members))
-            for member in tqdm(members, desc=f"unpacking {archive.name}", unit="file",
-                               mininterval=2):
-                _write_member(member, partial / member.name)
-        make_folder(partial).rename(target)
-    except (NotImplementedError, RuntimeError) as error:
-        raise SuiteError(f"{show_path(archive)} is packed in a way that cannot be read here "
-                         f"({error}). Pack it anew as .zip or .tar.gz.") from error
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-        raise SuiteError(f"{show_path(archive)} is damaged or no archive ({error}): it was "
-                         "perhaps not copied to its end. Get it again.") from error
+            _require_room(archive, unfinished, sum(member.size for member in members))
+            for member in tqdm(members, f"unpacking {archive.name}", unit="file", mininterval=2):
+                _write_member(member, unfinished / member.name)
+        make_folder(unfinished).rename(target)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError,
+            RuntimeError) as error:
+        raise SuiteError(f"{show_path(archive)} is damaged or no archive ({error}), or packed in "
+                         "a way that cannot be read here. Get it again, as it was perhaps not "
+                         "copied to its end, or pack it anew as .zip or .tar.gz.") from error
     except OSError as error:
         raise SuiteError(f"{show_path(archive)} cannot be unpacked to {show_path(target)}: "
                          f"{error}.") from error
 
 
-def name_place(source: Path, files: list[Path]) -> Path:
-    """Return the folder below data/unpacked/ for what is made of `files`, new if they change."""
-    facts = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    key = hashlib.sha256(f"{source.resolve()} {facts}".encode()).hexdigest()[:8]
-    return UNPACKED / f"{source.name.split('.')[0]}-{key}"
-
-
 @contextmanager
 def _open_members(archive: Path) -> Iterator[list[Member]]:
-    """Open an archive and yield its files, folders left out."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as opened:
-            infos = [info for info in opened.infolist() if not info.is_dir()]
-            for info in infos:
-                if stat.S_ISLNK(info.external_attr >> 16):
-                    raise _unsafe(archive, info.filename, "is a link")
-                if info.flag_bits & 1:
-                    raise SuiteError(f"{show_path(archive)} is encrypted: unpack it yourself and "
-                                     "set `data` to the folder.")
-            yield [Member(_clean(i.filename), i.file_size, lambda i=i: opened.open(i))
-                   for i in infos if not _is_litter(i.filename)]
-    else:
-        with tarfile.open(archive) as opened:
-            infos, unpacked = [], 0
-            for count, info in enumerate(opened, 1):
-                unpacked += info.size
-                # A bomb is unpacked while it is listed, so look as we go.
-                _refuse_bomb(archive, count, unpacked)
-                if not info.isreg() and not info.isdir():
-                    raise _unsafe(archive, info.name, "is a link or a device")
-                if info.isreg() and not _is_litter(info.name):
-                    infos.append(info)
-            yield [Member(_clean(i.name), i.size, lambda i=i: opened.extractfile(i))
-                   for i in infos]
+    """Open an archive, refuse what is unsafe, and yield its files without those macOS adds."""
+    is_zip = zipfile.is_zipfile(archive)
+    with zipfile.ZipFile(archive) if is_zip else tarfile.open(archive) as opened:
+        members, unpacked, packed = [], 0, archive.stat().st_size
+        listed = _list_zip(archive, opened) if is_zip else _list_tar(archive, opened)
+        for count, member in enumerate(listed, 1):
+            unpacked += member.size
+            # A tar bomb is unpacked while it is listed, so look as we go.
+            _refuse_bomb(archive, count, unpacked, packed)
+            path = PurePosixPath(member.name)
+            if member.name.endswith("/") or "__MACOSX" in path.parts or (
+                    path.name == ".DS_Store" or path.name.startswith("._")):
+                continue
+            if path.is_absolute() or ".." in path.parts or not path.parts or ":" in path.parts[0]:
+                raise _unsafe(archive, member.name, "would be written outside the folder")
+            members.append(member)
+        yield members
 
 
-def _clean(name: str) -> str:
-    return name.replace("\\", "/")  # as old Windows programs write it
+def _list_zip(archive: Path, opened: zipfile.ZipFile) -> Iterator[Member]:
+    for info in opened.infolist():
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise _unsafe(archive, info.filename, "is a link")
+        if info.flag_bits & 1:
+            raise SuiteError(f"{show_path(archive)} is encrypted: unpack it yourself and set "
+                             "`data` to the folder.")
+        # Only these two stop where the header says; a lie in it would fill the memory.
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise SuiteError(f"{show_path(archive)} is packed in a way that is not read here: "
+                             "pack it anew as a usual .zip, or as .tar.gz.")
+        yield Member(_use_slashes(info.filename), info.file_size, partial(opened.open, info))
 
 
-def _is_litter(name: str) -> bool:
-    """Return whether a member is what macOS adds of its own."""
-    path = PurePosixPath(_clean(name))
-    return "__MACOSX" in path.parts or path.name.startswith("._") or path.name == ".DS_Store"
+def _list_tar(archive: Path, opened: tarfile.TarFile) -> Iterator[Member]:
+    for info in opened:
+        if not info.isreg() and not info.isdir():
+            raise _unsafe(archive, info.name, "is a link or a device")
+        name = _use_slashes(info.name) + "/" * info.isdir()
+        yield Member(name, info.size, partial(opened.extractfile, info))
+
+
+def _use_slashes(name: str) -> str:
+    return name.replace("\\", "/")  # old Windows programs write the other kind
 
 
 def _unsafe(archive: Path, name: str, why: str) -> SuiteError:
@@ -153,21 +160,11 @@ def _unsafe(archive: Path, name: str, why: str) -> SuiteError:
                       "do not trust this archive, or pack the images anew.")
 
 
-def _refuse_unsafe(archive: Path, members: list[Member]) -> None:
-    for member in members:
-        path = PurePosixPath(member.name)
-        if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]) or (
-                not path.parts):
-            raise _unsafe(archive, member.name, "would be written outside the folder")
-    _refuse_bomb(archive, len(members), sum(member.size for member in members))
-
-
-def _refuse_bomb(archive: Path, files: int, unpacked: int) -> None:
+def _refuse_bomb(archive: Path, files: int, unpacked: int, packed: int) -> None:
     if files > MOST_FILES or unpacked > MOST_BYTES:
         raise SuiteError(f"{show_path(archive)} holds {files:,} files of {unpacked / 2**30:,.0f} "
                          "GiB or more, and that is more than this suite unpacks. Unpack it "
                          "yourself and set `data` to the folder.")
-    packed = archive.stat().st_size
     if unpacked > RATIO_FROM and unpacked > MOST_RATIO * packed:
         raise SuiteError(f"{show_path(archive)} would grow from {packed / 2**20:.1f} MiB to "
                          f"{unpacked / 2**20:,.0f} MiB or more, as archive bombs do. Nothing was "
@@ -190,12 +187,6 @@ def _write_member(member: Member, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.part")
     with member.open() as source, temporary.open("wb") as copy:
-        # The header may lie about the size: never write more than it says.
-        left = member.size + 1
-        while left and (block := source.read(min(left, 2**20))):
-            copy.write(block)
-            left -= len(block)
-    if not left:
-        temporary.unlink()
-        raise zipfile.BadZipFile(f"{member.name} is larger than it says")
-    os.replace(temporary, target)
+        # The header may lie about the size, but neither library reads more than it says.
+        shutil.copyfileobj(source, copy)
+    temporary.replace(target)

@@ -1,13 +1,13 @@
 """Checks: what can be odd about an image, one function each.
 
 A check is a function of what was seen that returns the images it concerns, a score from 0 (worst)
-to 1, and a note; a new one is a function under `@check` with a name that `CHECKS` in
-`helpers.settings` lists. Scores and thresholds follow CleanVision (Apache-2.0) where it has the
-check.
+to 1, and a note; a new one needs a name in `CHECKS`, below and in `helpers.settings`. Scores and
+thresholds follow CleanVision (Apache-2.0) where it has the check.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +42,10 @@ class Seen:
         if exact:
             return mine.assign(to=mine.file, distance=0.0)
         near = self.pairs[self.pairs["copy"].astype(bool)]
-        distance = 1 - near.correlation.to_numpy()
-        links = pd.concat([pd.DataFrame({"file": near[a], "to": near[b], "distance": distance})
+        near = near.assign(distance=1 - near.correlation)
+        links = pd.concat([near.rename(columns={a: "file", b: "to"})
                            for a, b in (("first", "second"), ("second", "first"))])
-        return mine.merge(links, on="file")
+        return mine.merge(links[["file", "to", "distance"]], on="file")
 
     def find_first(self, chosen: pd.Series) -> pd.Series:
         """Return file -> the first image of it among the `chosen` ones."""
@@ -56,34 +56,19 @@ class Seen:
         """Report each `one` of `met` once, with the closest `other`, and perhaps its label."""
         met = met.dropna(subset="other").sort_values("distance", kind="stable")
         met = met.drop_duplicates("one").sort_values("one")
-        notes = [f"{'same file as' if distance == 0 else 'near copy of'} {other.image_id}"
+        others = self.images.iloc[met.other.astype(int)].itertuples()
+        notes = [f"{'same file as' if same else 'near copy of'} {other.image_id}"
                  + (f", labelled {other.label}" if label else "")
-                 for distance, other in zip(met.distance, self.images.iloc[
-                     met.other.astype(int)].itertuples(), strict=True)]
+                 for same, other in zip(met.file == met.to, others, strict=True)]
         return self.images.iloc[met.one], met.distance.to_numpy(), notes
 
 
-CHECKS: dict[str, Callable[[Seen], tuple]] = {}
-
-
-def check(name: str):
-    """Register a check under its name."""
-
-    def register(function):
-        CHECKS[name] = function
-        return function
-
-    return register
-
-
-@check("unreadable")
 def find_unreadable(seen: Seen):
     """Files that cannot be decoded, with the reason."""
     rows = seen.images[seen.images.reason != ""]
     return rows, 0.0, rows.reason
 
 
-@check("blank")
 def find_blank(seen: Seen):
     """Images of one colour: they show nothing."""
     rows = seen.readable
@@ -113,17 +98,6 @@ def _judge(issue: str, create: Callable, threshold: float | None, **options):
     return judge
 
 
-check("dark")(_judge("dark", lambda p: p.BrightnessProperty("dark"), 0.32))
-check("light")(_judge("light", lambda p: p.BrightnessProperty("light"), 0.05))
-check("blurry")(_judge("blurry", lambda p: p.BlurrinessProperty(), 0.29,
-                       normalizing_factor=0.01, color_threshold=0.18))
-check("low information")(_judge("low_information", lambda p: p.EntropyProperty(), 0.3,
-                                normalizing_factor=0.1))
-check("odd size")(_judge("odd_size", lambda p: p.SizeProperty(), None, iqr_factor=3.0))
-check("odd aspect")(_judge("odd_aspect_ratio", lambda p: p.AspectRatioProperty(), 0.35))
-
-
-@check("greyscale")
 def find_greyscale(seen: Seen):
     """Grey images among coloured ones."""
     rows = seen.readable
@@ -131,13 +105,11 @@ def find_greyscale(seen: Seen):
     return rows[grey & (grey.mean() < FEW)], 0.0, ""
 
 
-@check("extension")
 def find_wrong_extensions(seen: Seen):
     """Files whose name says another format than their content."""
     rows = seen.readable
-    ending = rows.path.map(lambda path: Path(path).suffix.lower())
-    lies = [end not in ENDINGS.get(kind, {end})
-            for end, kind in zip(ending, rows.get("format", ending), strict=True)]
+    lies = [kind in ENDINGS and Path(path).suffix.lower() not in ENDINGS[kind]
+            for path, kind in zip(rows.path, rows["format"], strict=True)]
     return rows[np.array(lies, bool)], 0.0, ""
 
 
@@ -147,54 +119,62 @@ def _match(column: str, pattern: str):
                          1.0, "")
 
 
-check("transparency")(_match("transparent", "True"))
-check("rotated")(_match("rotated", "True"))
-check("animated")(_match("animated", "True"))
-check("CMYK")(_match("mode", "CMYK"))
-check("16-bit")(_match("mode", "[IF].*"))
-check("palette")(_match("mode", "P"))
-
-
-@check("exact copy")
 def find_exact(seen: Seen):
     """Files that are there already; a quarantine of copies leaves the first."""
     met = seen.join_copies(seen.images[seen.file != seen.images.index], exact=True)
     return seen.report(met.assign(other=met.to))
 
 
-@check("near copy")
 def find_near(seen: Seen):
     """Images that are there already, saved or cut otherwise; here too the first stays."""
     met = seen.join_copies(seen.images[seen.file == seen.images.index], exact=False)
     return seen.report(met[met.one > met.to].assign(other=met.to))
 
 
-def _find_conflicts(seen: Seen, exact: bool):
+def find_conflicts(seen: Seen, exact: bool):
+    """Two labels for one file, of which at least one is wrong, or for near copies.
+
+    Likeness is no proof, so that near copies are only shown.
+    """
     labels = seen.images.label
     first = seen.find_first(labels.notna())
     second = seen.find_first(labels.notna() & (labels != seen.file.map(first).map(labels)))
     met = seen.join_copies(seen.images[labels.notna() & (seen.images.split == "train")], exact)
-    agrees = met.to.map(first).map(labels) == met.one.map(labels)
-    return seen.report(met.assign(other=met.to.map(first).mask(agrees, met.to.map(second))),
-                       label=True)
+    other = met.to.map(first)
+    agrees = other.map(labels) == met.one.map(labels)
+    return seen.report(met.assign(other=other.mask(agrees, met.to.map(second))), label=True)
 
 
-@check("conflicting labels")
-def find_conflicts(seen: Seen):
-    """One file under two labels: at least one of them is wrong."""
-    return _find_conflicts(seen, exact=True)
-
-
-@check("conflicting near copy")
-def find_near_conflicts(seen: Seen):
-    """Two labels for what looks like one picture; likeness is no proof, so it is only shown."""
-    return _find_conflicts(seen, exact=False)
-
-
-@check("leak")
 def find_leaks(seen: Seen):
     """Training images that are copies of the data set's own test images, which are named."""
     tested = seen.find_first(seen.images.split == "test")
     train = seen.images[seen.images.split == "train"]
     met = pd.concat([seen.join_copies(train, exact) for exact in (True, False)])
     return seen.report(met.assign(other=met.to.map(tested)))
+
+
+CHECKS: dict[str, Callable[[Seen], tuple]] = {
+    "unreadable": find_unreadable,
+    "blank": find_blank,
+    "dark": _judge("dark", lambda p: p.BrightnessProperty("dark"), 0.32),
+    "light": _judge("light", lambda p: p.BrightnessProperty("light"), 0.05),
+    "blurry": _judge("blurry", lambda p: p.BlurrinessProperty(), 0.29, normalizing_factor=0.01,
+                     color_threshold=0.18),
+    "low information": _judge("low_information", lambda p: p.EntropyProperty(), 0.3,
+                              normalizing_factor=0.1),
+    "odd size": _judge("odd_size", lambda p: p.SizeProperty(), None, iqr_factor=3.0),
+    "odd aspect": _judge("odd_aspect_ratio", lambda p: p.AspectRatioProperty(), 0.35),
+    "greyscale": find_greyscale,
+    "extension": find_wrong_extensions,
+    "transparency": _match("transparent", "True"),
+    "rotated": _match("rotated", "True"),
+    "animated": _match("animated", "True"),
+    "CMYK": _match("mode", "CMYK"),
+    "16-bit": _match("mode", "[IF].*"),
+    "palette": _match("mode", "P"),
+    "exact copy": find_exact,
+    "near copy": find_near,
+    "conflicting labels": partial(find_conflicts, exact=True),
+    "conflicting near copy": partial(find_conflicts, exact=False),
+    "leak": find_leaks,
+}

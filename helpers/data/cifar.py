@@ -14,10 +14,10 @@ from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from tqdm import tqdm
 
 from helpers.data.archives import claim_place, name_place
-from helpers.data.layouts import layout
 from helpers.files import SuiteError, show_path, write_folder
 from helpers.settings import DataSettings
 
@@ -121,20 +121,18 @@ def load_pickle(path: Path) -> dict:
         with path.open("rb") as stream:
             _refuse_exhausting(stream)
             content = _ArraysOnly(stream, encoding="latin1").load()
-        if isinstance(content, dict):
-            return {key: value.values if isinstance(value, _Array) else value
-                    for key, value in content.items()}
+        if not isinstance(content, dict):
+            raise pickle.UnpicklingError("it holds no dictionary")
+        return {key: value.values if isinstance(value, _Array) else value
+                for key, value in content.items()}
     except FileNotFoundError:
         raise SuiteError(f"{show_path(path)} is missing: CIFAR comes with it.") from None
     except Exception as error:  # damaged pickles raise whatever they stumble over
         reason = str(error)[:200] or type(error).__name__
         raise SuiteError(f"{show_path(path)} is no CIFAR file, or damaged ({reason}). No code in "
                          "it was run. Get it again from where it is published.") from error
-    raise SuiteError(f"{show_path(path)} is no CIFAR file: it holds no dictionary. Get it again "
-                     "from where it is published.")
 
 
-@layout("cifar")
 def read_cifar(folder: Path, settings: DataSettings) -> pd.DataFrame:
     """Write the images of a CIFAR folder as PNG to data/unpacked/ (once); return their rows.
 
@@ -145,20 +143,21 @@ def read_cifar(folder: Path, settings: DataSettings) -> pd.DataFrame:
     Returns:
         image_id, path, label and split, both splits labelled.
     """
-    hundred, labels = (folder / "meta").exists(), settings.labels
-    if not hundred and labels == "coarse":
+    labels, meta = settings.labels, folder / "meta"
+    if meta.exists():  # CIFAR-100
+        parts = {"train": [folder / "train"], "test": [folder / "test"]}
+        key, names = f"{labels}_labels", load_pickle(meta).get(f"{labels}_label_names")
+    elif labels == "coarse":
         raise SuiteError(f"{show_path(folder)} has no coarse labels: set `labels: fine`.")
-    parts = {"train": ["train"], "test": ["test"]} if hundred else {
-        "train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]}
-    meta = folder / ("meta" if hundred else "batches.meta")
-    names = load_pickle(meta).get(f"{labels}_label_names" if hundred else "label_names")
+    else:
+        meta = folder / "batches.meta"
+        parts = {"train": [folder / f"data_batch_{n}" for n in range(1, 6)],
+                 "test": [folder / "test_batch"]}
+        key, names = "labels", load_pickle(meta).get("label_names")
     if not isinstance(names, list):
-        raise SuiteError(f"{show_path(meta)} names no classes: it is damaged. Get the archive "
-                         "again.")
-    key = f"{labels}_labels" if hundred else "labels"
-    loaded = {split: [load_pickle(folder / name) for name in files]
-              for split, files in parts.items()}
-    images = name_place(folder, [folder / name for files in parts.values() for name in files])
+        raise SuiteError(f"{show_path(meta)} names no classes: it is damaged. Get it again.")
+    loaded = {split: [load_pickle(file) for file in files] for split, files in parts.items()}
+    images = name_place(folder, [*parts["train"], *parts["test"]])
     frames, pixels = [], {}
     for split, contents in loaded.items():
         try:
@@ -179,8 +178,8 @@ def read_cifar(folder: Path, settings: DataSettings) -> pd.DataFrame:
                              f"({error!r}). Get the archive again.") from error
         ids = [f"{split}_{row:05d}" for row in range(len(codes))]
         paths = [f"{show_path(images)}/{split}/{name}.png" for name in ids]
-        frames.append(pd.DataFrame({"image_id": ids, "path": paths, "label": named,
-                                    "split": split}))
+        rows = {"image_id": ids, "path": paths, "label": named, "split": split}
+        frames.append(pd.DataFrame(rows))
     with claim_place(images) as missing:
         if missing:
             with write_folder(images) as place:
@@ -190,11 +189,8 @@ def read_cifar(folder: Path, settings: DataSettings) -> pd.DataFrame:
 
 
 def _write_images(values: np.ndarray, place: Path, split: str) -> None:
-    from PIL import Image
-
     place.mkdir()
-    planes = values.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-    for row, picture in enumerate(tqdm(planes, desc=f"writing {split} as PNG", unit="image",
-                                       mininterval=2)):
-        Image.fromarray(np.ascontiguousarray(picture)).save(
-            place / f"{split}_{row:05d}.png", compress_level=1)
+    pictures = values.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+    progress = tqdm(pictures, f"writing {split} as PNG", unit="image", mininterval=2)
+    for row, picture in enumerate(progress):
+        Image.fromarray(picture).save(place / f"{split}_{row:05d}.png", compress_level=1)

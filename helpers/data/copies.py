@@ -27,10 +27,9 @@ FLAT = 4.0  # grey levels of deviation below which a thumbnail shows nothing to 
 
 def find_exact_copies(images: pd.DataFrame) -> pd.Series:
     """Return for each image the position of the first one with the same bytes, -1 if alone."""
-    codes, _ = pd.factorize(images.sha256)
-    first = pd.Series(range(len(images))).groupby(codes).transform("min").to_numpy()
-    alone = ~pd.Series(codes).duplicated(keep=False).to_numpy()
-    return pd.Series(np.where(alone | (images.bytes == 0), -1, first), index=images.index)
+    first = pd.Series(range(len(images)), images.index).groupby(images.sha256).transform("min")
+    copied = images.sha256.duplicated(keep=False) & (images.bytes > 0)
+    return first.where(copied, -1)
 
 
 def find_near_copies(thumbnails: np.ndarray, threshold: float,
@@ -49,13 +48,13 @@ def find_near_copies(thumbnails: np.ndarray, threshold: float,
     own = np.ones(len(thumbnails), bool) if exact is None else (
         (exact < 0) | (exact == np.arange(len(exact)))).to_numpy()
     pairs = _find_candidates(thumbnails if threshold < 1 else thumbnails[:0], own)
+    progress = tqdm(pairs.itertuples(), "comparing", len(pairs), unit="pair", mininterval=2)
     pairs["correlation"] = np.array([
-        correlate(thumbnails[row.first], thumbnails[row.second], row.mirrored)
-        for row in tqdm(pairs.itertuples(), total=len(pairs), desc="comparing", unit="pair",
-                        mininterval=2)], float)
-    pairs = pairs[pairs.correlation >= threshold - 0.05].assign(
-        copy=lambda found: found.correlation >= threshold)
-    return pairs.sort_values("correlation", ascending=False, ignore_index=True)
+        correlate(thumbnails[pair.first], thumbnails[pair.second], pair.mirrored)
+        for pair in progress], float)
+    pairs["copy"] = pairs.correlation >= threshold
+    return pairs[pairs.correlation >= threshold - 0.05].sort_values(
+        "correlation", ascending=False, ignore_index=True)
 
 
 def _find_candidates(thumbnails: np.ndarray, own: np.ndarray) -> pd.DataFrame:
@@ -122,9 +121,8 @@ def group_copies(count: int, exact: pd.Series, pairs: pd.DataFrame) -> np.ndarra
         exact: as from `find_exact_copies`, positions or -1.
         pairs: as from `find_near_copies`; only rows with `copy` join.
     """
-    near = pairs[pairs["copy"]]
-    firsts = np.flatnonzero(exact.to_numpy() >= 0)
-    starts = np.concatenate([firsts, near["first"].to_numpy(np.int64)])
-    ends = np.concatenate([exact.to_numpy()[firsts], near["second"].to_numpy(np.int64)])
-    edges = coo_array((np.ones(len(starts)), (starts, ends)), shape=(count, count))
+    exact, near = exact.to_numpy(), pairs[pairs["copy"]]
+    copied = np.flatnonzero(exact >= 0)
+    ends = np.r_[copied, near["first"]], np.r_[exact[copied], near["second"]]
+    edges = coo_array((np.ones(len(ends[0])), ends), shape=(count, count))
     return connected_components(edges, directed=False)[1]

@@ -10,6 +10,10 @@ import functools
 import io
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageEnhance
+
 from helpers.files import SuiteError, make_folder, show_path, write_folder
 
 SIDE = 160  # pixels; an 8 x 8 digit has no more to show
@@ -18,6 +22,7 @@ QUALITY = 92  # of the JPEG files
 # Training images per digit after all faults are planted: the profile of Rakuten's class sizes
 # (every third of its 27 sorted counts, as shares of the largest), largest to smallest 13.4:1.
 COUNTS = {3: 161, 1: 79, 5: 77, 6: 75, 4: 62, 0: 51, 9: 42, 2: 33, 7: 19, 8: 12}
+LARGEST = max(COUNTS, key=COUNTS.get)
 # Rakuten's texts are French; the class names in English stand in the recipe.
 WORDS = ("zéro", "un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf")
 FIRST_CODE = 1000  # prdtypecode of digit 0; Rakuten's own codes mean other things
@@ -54,10 +59,8 @@ def write_demo(folder: str | Path) -> Path:
     if (folder / "planted_faults.csv").is_file():
         return folder
     if folder.exists() and any(folder.iterdir()):
-        raise SuiteError(
-            f"{show_path(folder)} is not empty and is not the demo: move its contents away, "
-            "or set `data` to another folder."
-        )
+        raise SuiteError(f"{show_path(folder)} is not empty and is not the demo: move its "
+                         "contents away, or set `data` to another folder.")
     with write_folder(folder) as place:
         _fill(place)
     print(f"wrote the demo to {show_path(folder)}: {sum(COUNTS.values())} images of "
@@ -67,44 +70,32 @@ def write_demo(folder: str | Path) -> Path:
 
 def _fill(place: Path) -> None:
     """Draw the images, plant the faults and write the three CSV files."""
-    import numpy as np
-    import pandas as pd
-
     rng = np.random.default_rng(20251211)
     train, test = _draw_rows(rng)
     faults = _plant_faults(rng, train, test)
     for split, rows in (("train", train), ("test", test)):
-        make_folder(place / f"images/image_{split}")
-        for _, row in rows.iterrows():
-            file = f"image_{row.imageid}_product_{row.productid}.jpg"
-            (place / f"images/image_{split}" / file).write_bytes(_encode(row, train))
-
-    for name, rows, columns in (
-        ("X_train_update.csv", train, ["designation", "description", "productid", "imageid"]),
-        ("Y_train_CVw08PX.csv", train, ["prdtypecode"]),
-        ("X_test_update.csv", test, ["designation", "description", "productid", "imageid"]),
-    ):
-        rows[columns].to_csv(place / name, index_label="")
+        images = make_folder(place / f"images/image_{split}")
+        for row in rows.itertuples():
+            file = images / f"image_{row.imageid}_product_{row.productid}.jpg"
+            file.write_bytes(_encode(row.digit_index, row.fault))
+        texts = rows[["designation", "description", "productid", "imageid"]]
+        texts.to_csv(place / f"X_{split}_update.csv", index_label="")
+    train[["prdtypecode"]].to_csv(place / "Y_train_CVw08PX.csv", index_label="")
     pd.DataFrame(faults).to_csv(place / "planted_faults.csv", index=False)
 
 
 def _draw_rows(rng):
     """Pick digits for train (COUNTS less the copies) and test (a sixth more of each class)."""
-    import pandas as pd
-    from sklearn.datasets import load_digits
-
-    target = load_digits().target
+    target = _load_digits().target
     rows = []
     for digit, count in COUNTS.items():
-        copies = FAULTS["exact copy in train"][0] if digit == max(COUNTS, key=COUNTS.get) else 0
+        drawn = count - (FAULTS["exact copy in train"][0] if digit == LARGEST else 0)
         found = rng.permutation((target == digit).nonzero()[0])
-        ends = (count - copies, count - copies + round(count * 13812 / 84916))
-        rows += [(d, digit, "train") for d in found[: ends[0]]]
-        rows += [(d, digit, "test") for d in found[ends[0] : ends[1]]]
+        rows += [(d, digit, "train") for d in found[:drawn]]
+        rows += [(d, digit, "test") for d in found[drawn : drawn + round(count * 13812 / 84916)]]
     table = pd.DataFrame(rows, columns=["digit_index", "digit", "split"])
     table = table.sample(frac=1, random_state=int(rng.integers(2**31)))
     table["fault"] = ""
-    table["original"] = -1  # imageid of the image that a copy was made from
     room = len(table) + 20  # ids for the copies as well
     table["imageid"] = 900_000_000 + rng.choice(90_000_000, room, False)[: len(table)]
     table["productid"] = 1_000_000 + rng.choice(4_000_000_000, len(table))
@@ -113,95 +104,81 @@ def _draw_rows(rng):
     table["designation"] = "Chiffre manuscrit : " + names
     table["description"] = ("Le chiffre " + names + ", écrit à la main et numérisé").where(
         rng.random(len(table)) < 0.65)  # Rakuten's descriptions are missing as often
-    parts = (table[table.split == s].reset_index(drop=True) for s in ("train", "test"))
-    return tuple(parts)
+    return [table[table.split == s].reset_index(drop=True) for s in ("train", "test")]
 
 
 def _plant_faults(rng, train, test) -> list[dict]:
     """Mark rows with faults, append the copies, and return the manifest's rows."""
-    largest = max(COUNTS, key=COUNTS.get)
     # Rare classes stay whole: a fold must still find their members.
     common = train.index[train.digit.map(COUNTS) >= 40].to_numpy()
     free = {"train": list(rng.permutation(common)), "test": list(rng.permutation(test.index))}
-    sources = list(rng.permutation(train.index[train.digit == largest]))
+    sources = list(rng.permutation(train.index[train.digit == LARGEST]))
     manifest = []
     for fault, counts in FAULTS.items():
         for split, rows, count in (("train", train, counts[0]), ("test", test, counts[1])):
             for _ in range(count):
                 row = free[split].pop()
                 if fault == "exact copy in train":
-                    original = _take(sources, train)
+                    original = _pop_faultless(sources, train)
                     row = len(train)
                     train.loc[row] = train.loc[original]
                     train.loc[row, "imageid"] = 990_000_000 + row
                 elif "copy of a training image" in fault:
-                    original = _take(sources, train)
+                    original = _pop_faultless(sources, train)
                     kept = test.loc[row, ["imageid", "productid"]]
                     test.loc[row] = train.loc[original]
                     test.loc[row, ["imageid", "productid"]] = kept
                 if fault == "wrong label":
                     wrong = [d for d, n in COUNTS.items() if n >= 40 and d != rows.digit[row]]
                     rows.loc[row, "prdtypecode"] = FIRST_CODE + rng.choice(wrong)
-                if "copy" in fault:
-                    rows.loc[row, "original"] = train.imageid[original]
                 rows.loc[row, "fault"] = fault
                 manifest.append({
                     "imageid": rows.imageid[row], "split": split, "fault": fault,
-                    "original_imageid": rows.original[row] if "copy" in fault else "",
+                    "original_imageid": train.imageid[original] if "copy" in fault else "",
                     "true_prdtypecode": FIRST_CODE + rows.digit[row]})
     return manifest
 
 
-def _take(sources: list[int], train) -> int:
+def _pop_faultless(sources: list[int], train) -> int:
     """Take the next training image that carries no fault of its own."""
     row = sources.pop()
-    return row if not train.fault[row] else _take(sources, train)
+    return row if not train.fault[row] else _pop_faultless(sources, train)
 
 
-def _encode(row, train) -> bytes:
-    """Return the file of one row, its fault included."""
-    from PIL import Image, ImageEnhance
-
-    picture = _draw(row.digit_index)
-    if row.fault == "zero-byte file":
+def _encode(digit_index: int, fault: str) -> bytes:
+    """Return the file of one image: dark ink on white paper, and its fault."""
+    grey = np.uint8(255 - _load_digits().images[digit_index] * 255 / 16)
+    picture = Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB")
+    if fault == "zero-byte file":
         return b""
-    if row.fault == "truncated file":
-        whole = _save(picture, "JPEG")
+    if fault == "truncated file":
+        whole = _save(picture)
         return whole[: len(whole) // 2]
-    if row.fault == "wrong extension":
+    if fault == "wrong extension":
         return _save(picture, "PNG")
-    if row.fault == "CMYK":
-        return _save(picture.convert("CMYK"), "JPEG")
-    if row.fault == "16-bit PNG named .jpg":
-        grey = picture.convert("I")
-        return _save(grey.point(lambda value: value * 257).convert("I;16"), "PNG")
-    if row.fault == "all black":
-        return _save(Image.new("RGB", picture.size), "JPEG")
-    if row.fault == "near copy of a training image":
+    if fault == "CMYK":
+        return _save(picture.convert("CMYK"))
+    if fault == "16-bit PNG named .jpg":
+        deep = picture.convert("I").point(lambda value: value * 257)
+        return _save(deep.convert("I;16"), "PNG")
+    if fault == "all black":
+        return _save(Image.new("RGB", picture.size))
+    if fault == "near copy of a training image":
         smaller = picture.resize((SIDE * 3 // 4, SIDE * 3 // 4), Image.Resampling.BICUBIC)
-        return _save(ImageEnhance.Brightness(smaller).enhance(0.92), "JPEG", quality=70)
-    return _save(picture, "JPEG")
+        return _save(ImageEnhance.Brightness(smaller).enhance(0.92), quality=70)
+    return _save(picture)
 
 
 @functools.cache
-def _load_images():
-    from sklearn.datasets import load_digits
+def _load_digits():
+    from sklearn.datasets import load_digits  # takes seconds, and the demo is mostly there
 
-    return load_digits().images
-
-
-def _draw(digit_index: int):
-    """Return a digit as dark ink on white paper, SIDE x SIDE, RGB."""
-    import numpy as np
-    from PIL import Image
-
-    grey = np.uint8(255 - _load_images()[digit_index] * 255 / 16)
-    return Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB")
+    return load_digits()
 
 
-def _save(picture, kind: str, quality: int = QUALITY) -> bytes:
+def _save(picture: Image.Image, kind: str = "JPEG", quality: int = QUALITY) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, kind, **({"quality": quality} if kind == "JPEG" else {}))
+    picture.save(stream, kind, quality=quality)  # which PNG does not look at
     return stream.getvalue()
 
 

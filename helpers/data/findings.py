@@ -11,6 +11,7 @@ from helpers.data.checks import CHECKS, Seen
 from helpers.files import SuiteError
 from helpers.settings import DataSettings
 
+IMAGE_COLUMNS = ["image_id", "path", "label", "split"]
 COPIES = ("exact copy", "near copy", "conflicting near copy", "leak")
 
 
@@ -22,29 +23,25 @@ def find_faults(images: pd.DataFrame, exact: pd.Series, pairs: pd.DataFrame,
         images: as from `inspect_images`.
         exact, pairs: as from `helpers.data.copies`, positions in `images`.
     """
-    numbers = np.arange(len(images))
-    seen = Seen(images.reset_index(drop=True),
-                pd.Series(np.where(exact >= 0, exact, numbers)), pairs)
+    files = pd.Series(np.where(exact >= 0, exact, np.arange(len(images))))
+    seen = Seen(images.reset_index(drop=True), files, pairs)
     found = []
     for name, check in CHECKS.items():
         rows, score, note = check(seen)
-        found.append(rows[["image_id", "path", "label", "split"]].assign(
-            check=name, score=score, note=note))
+        found.append(rows[IMAGE_COLUMNS].assign(check=name, score=score, decision="", note=note))
     findings = pd.concat([part for part in found if len(part)] or found[:1], ignore_index=True)
     unknown = set(settings.keep_images) - set(images.image_id)
     if unknown:
         raise SuiteError(f"the recipe's `keep_images` names {sorted(unknown)[0]!r}, which is no "
                          "image id of this data.")
     kept = findings.image_id.isin(settings.keep_images) & (findings.check != "unreadable")
-    aside = findings.check.isin(settings.quarantine) | (findings.check == "unreadable")
-    findings["decision"] = np.select([aside & ~kept, findings.check.isin(COPIES)],
+    aside = findings.check.isin([*settings.quarantine, "unreadable"]) & ~kept
+    findings["decision"] = np.select([aside, findings.check.isin(COPIES)],
                                      ["quarantine", "group"], "keep")
-    columns = ["image_id", "path", "label", "split", "check", "score", "decision", "note"]
-    return findings[columns].round({"score": 4})
+    return findings.round({"score": 4})
 
 
-def set_aside(images: pd.DataFrame,
-              findings: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def set_aside(images: pd.DataFrame, findings: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Part inspected images into those that are used and the quarantine, with its reasons.
 
     Raises:
@@ -55,18 +52,14 @@ def set_aside(images: pd.DataFrame,
         bad.image_id).agg("; ".join)
     aside = images.image_id.isin(reasons.index)
     if aside.all():
-        raise SuiteError(
-            f"none of the {len(images)} images can be used, e.g. {images.path.iloc[0]} "
-            f"({reasons[images.image_id.iloc[0]]}). Check `data` in the recipe."
-        )
+        raise SuiteError(f"none of the {len(images)} images can be used, e.g. "
+                         f"{images.path.iloc[0]} ({reasons[images.image_id.iloc[0]]}). Check "
+                         "`data` in the recipe.")
     lost = set(images.label.dropna()) - set(images.label[~aside].dropna())
     if lost:
         first = images[images.label == sorted(lost)[0]].iloc[0]
-        raise SuiteError(
-            f"no image of {len(lost)} classes can be used, e.g. of '{first.label}' "
-            f"({reasons[first.image_id]}). Repair the files, take the class out of the data, or "
-            "change `quarantine` in the recipe."
-        )
-    quarantine = images.loc[aside, ["image_id", "path", "label", "split"]].assign(
-        reason=lambda rows: rows.image_id.map(reasons))
-    return images[~aside], quarantine
+        raise SuiteError(f"no image of {len(lost)} classes can be used, e.g. of '{first.label}' "
+                         f"({reasons[first.image_id]}). Repair the files, take the class out of "
+                         "the data, or change `quarantine` in the recipe.")
+    quarantine = images.loc[aside, IMAGE_COLUMNS]
+    return images[~aside], quarantine.assign(reason=quarantine.image_id.map(reasons))

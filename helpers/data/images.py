@@ -17,7 +17,6 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 PAPER = (255, 255, 255)  # colour behind transparent pixels
-DECODING = 1  # raised when decode_image returns other pixels, so that no old features are kept
 MAX_PIXELS = 100_000_000  # a larger image is refused: it may be a decompression bomb
 
 
@@ -110,8 +109,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         values = np.nan_to_num(np.asarray(image, dtype=np.float64))
         # 16 bits are scaled by their type, wider numbers by what they hold.
-        most = 65535 if image.mode.startswith("I;16") or values.max() > 255 else (
-            255 if values.max() > 1 else 1)
+        deep = image.mode.startswith("I;16") or values.max() > 255
+        most = 65535 if deep else 255 if values.max() > 1 else 1
         image = Image.fromarray((values * 255 / most).round().clip(0, 255).astype(np.uint8))
     elif image.mode == "P" or image.has_transparency_data:
         image = image.convert("RGBA")

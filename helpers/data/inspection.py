@@ -26,13 +26,13 @@ from helpers.data.images import UnreadableImageError, decode_image, describe_hea
 from helpers.data.table import load_table
 from helpers.files import SuiteError, resolve_path, write_whole
 from helpers.processes import rank, wait_for_all, world
+from helpers.resuming import Shards, choose_rows
 from helpers.run import Run, run_command
-from helpers.shards import Shards, choose_rows
 
 THUMBNAIL = 64  # pixels a side, grey
 MEASURED = 128  # pixels a side at most; enough for every property, and flat in cost
+EMPTY = hashlib.sha256(b"").hexdigest()
 MEASURES = 1  # raised when an image is measured otherwise, so that no old shards are kept
-BLOCK = 256  # images in flight
 FLAGS = ("rotated", "transparent", "animated", "grey")
 
 
@@ -94,24 +94,24 @@ def _fill_shards(table: pd.DataFrame, folder: Path) -> Shards:
             total=len(paths), initial=max(0, len(paths) - len(missing) * size * world()),
             desc=name, unit="image", mininterval=2, disable=rank() > 0) as bar:
         for number in missing:
-            part, facts, pictures = paths[number * size : (number + 1) * size], [], []
-            for start in range(0, len(part), BLOCK):
-                for found, picture in pool.map(_inspect, part[start : start + BLOCK]):
-                    facts.append(found)
-                    pictures.append(picture)
-                    bar.update(world())
-            text = json.dumps(facts, default=float).encode()
-            shards.save(number, facts=np.frombuffer(text, np.uint8),
-                        thumbnails=np.stack(pictures))
+            facts, pictures = [], []
+            for found, picture in pool.map(_inspect, paths[number * size : (number + 1) * size]):
+                facts.append(found)
+                pictures.append(picture)
+                bar.update(world())
+            text = np.frombuffer(json.dumps(facts, default=float).encode(), np.uint8)
+            shards.save(number, facts=text, thumbnails=np.stack(pictures))
     wait_for_all()
     return shards
 
 
 def _keep_if_current(shards: Shards, number: int, paths: list[str]) -> None:
-    hashes = _read_facts(shards.load(number)).sha256
+    known = zip(paths, _read_facts(shards.load(number)).sha256, strict=True)
+    # Files that were missing, and still are, have not changed.
+    there = [pair for pair in known if pair[1] != EMPTY or resolve_path(pair[0]).exists()]
     try:
         with ThreadPoolExecutor() as pool:
-            list(pool.map(read_file, paths, hashes))
+            list(pool.map(lambda pair: read_file(*pair), there))
     except SuiteError:
         shards.drop(number)
 
@@ -158,14 +158,11 @@ def _inspect(path: str) -> tuple[dict, np.ndarray]:
 
 def measure_image(image: Image.Image) -> dict[str, float]:
     """Return CleanVision's properties, channel sums and greyness of one RGB image."""
-    from cleanvision.issue_managers.image_property import (
-        BlurrinessProperty,
-        BrightnessProperty,
-        EntropyProperty,
-    )
+    from cleanvision.issue_managers import image_property as properties
 
-    values = BrightnessProperty("dark").calculate(image)
-    values |= EntropyProperty().calculate(image) | BlurrinessProperty().calculate(image)
+    values = properties.BrightnessProperty("dark").calculate(image)
+    values |= properties.EntropyProperty().calculate(image)
+    values |= properties.BlurrinessProperty().calculate(image)
     pixels = np.asarray(image, np.float32).reshape(-1, 3) / 255
     values["grey"] = bool(np.ptp(pixels, axis=1).max() < 0.05)
     for name, numbers in (("mean", pixels.mean(axis=0)), ("square", (pixels**2).mean(axis=0))):

@@ -1,8 +1,8 @@
 """Layouts: one small reader for each way in which images and labels lie on disk.
 
 A reader takes the data's folder and the recipe's data settings, and returns `image_id`, `path`,
-`label`, `split` and whatever the layout knows besides. A new one is a function under `@layout`
-with a name that `source` in `helpers.settings` lists.
+`label`, `split` and whatever the layout knows besides. A new one needs a name in `LAYOUTS`, at
+the end, and in `source` of `helpers.settings`.
 """
 
 import csv
@@ -13,26 +13,15 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.columns import RESERVED
+from helpers.data.cifar import read_cifar
 from helpers.files import SuiteError, natural_key, show_path
 from helpers.settings import DataSettings
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 SPLITS = {"train": "train", "training": "train", "val": "train", "valid": "train",
           "validation": "train", "test": "test", "testing": "test"}
-LAYOUTS: dict[str, Callable[[Path, DataSettings], pd.DataFrame]] = {}
 
 
-def layout(name: str):
-    """Register a reader as the `source` of this name."""
-
-    def register(reader):
-        LAYOUTS[name] = reader
-        return reader
-
-    return register
-
-
-@layout("rakuten")
 def read_rakuten(folder: Path, settings: DataSettings) -> pd.DataFrame:
     """Read the Rakuten France layout (challenge data, 2020): codes as labels, test unlabelled."""
     keys = ["productid", "imageid"]
@@ -40,11 +29,9 @@ def read_rakuten(folder: Path, settings: DataSettings) -> pd.DataFrame:
     codes = _read_csv(folder / "Y_train_CVw08PX.csv", ["prdtypecode"])
     test = _read_csv(folder / "X_test_update.csv", keys)
     if not train.index.equals(codes.index):
-        raise SuiteError(
-            f"{show_path(folder)}: X_train_update.csv has {len(train)} rows and "
-            f"Y_train_CVw08PX.csv {len(codes)}, or their first columns differ; they must name "
-            "the same rows in the same order."
-        )
+        raise SuiteError(f"{show_path(folder)}: X_train_update.csv has {len(train)} rows and "
+                         f"Y_train_CVw08PX.csv {len(codes)}, or their first columns differ; they "
+                         "must name the same rows in the same order.")
     parts = []
     for split, rows, labels in (("train", train, codes.prdtypecode), ("test", test, None)):
         images = _find_folder(folder, f"image_{split}")
@@ -56,7 +43,6 @@ def read_rakuten(folder: Path, settings: DataSettings) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-@layout("folders")
 def read_folders(folder: Path, settings: DataSettings) -> pd.DataFrame:
     """Read a folder per class, with or without train, val and test folders above them.
 
@@ -74,10 +60,9 @@ def read_folders(folder: Path, settings: DataSettings) -> pd.DataFrame:
         parts = [(folder, "train")]
     rows = [row for place, split in parts for row in _list_classes(folder, place, split)]
     if not rows:
-        raise SuiteError(
-            f"{show_path(folder)} holds no images in class folders: put them as "
-            f"{folder.name}/<class>/<image>, with one of {', '.join(sorted(SUFFIXES))}."
-        )
+        raise SuiteError(f"{show_path(folder)} holds no images in class folders: put them as "
+                         f"{folder.name}/<class>/<image>, with one of "
+                         f"{', '.join(sorted(SUFFIXES))}.")
     table = pd.DataFrame(rows, columns=["image_id", "label", "split"])
     table.insert(1, "path", _join(folder, table.image_id))
     return table
@@ -107,7 +92,6 @@ def _list_classes(folder: Path, place: Path, split: str) -> list[tuple[str, str,
     return rows
 
 
-@layout("csv")
 def read_csv(folder: Path, settings: DataSettings) -> pd.DataFrame:
     """Read any CSV of paths and labels, in UTF-8 or Windows encoding, commas or semicolons.
 
@@ -117,29 +101,26 @@ def read_csv(folder: Path, settings: DataSettings) -> pd.DataFrame:
     if settings.csv is None:
         raise SuiteError(f"`source: {settings.source}` needs `csv`, the name of the table in "
                          f"{show_path(folder)}: set it in the recipe.")
-    columns = [settings.path_column, settings.label_column]
-    columns += [settings.split_column] if settings.split_column else []
-    found = _read_csv(folder / settings.csv, columns, index=False, filled=columns[:1])
-    split = found[settings.split_column].str.strip().str.lower().map(SPLITS) if (
-        settings.split_column) else pd.Series("train", index=found.index)
-    if split.isna().any():
-        wrong = found[settings.split_column][split.isna()].iloc[0]
-        raise SuiteError(f"{show_path(folder / settings.csv)}: '{wrong}' in column "
-                         f"'{settings.split_column}' is none of {', '.join(SPLITS)}.")
-    base = (folder / settings.csv).parent
+    path, part = folder / settings.csv, settings.split_column
+    columns = [settings.path_column, settings.label_column, *([part] if part else [])]
+    found = _read_csv(path, columns, index=False, filled=columns[:1])
     names = found[settings.path_column].str.strip().str.replace("\\", "/").map(posixpath.normpath)
-    table = pd.DataFrame({"image_id": names, "path": _join(base, names),
-                          "label": found[settings.label_column], "split": split})
-    rest = found.drop(columns=columns).rename(columns=lambda name: (
-        f"csv_{name}" if name in RESERVED else name))
-    renamed = [name for name in rest if name.startswith("csv_") and name[4:] in RESERVED]
+    table = pd.DataFrame({"image_id": names, "path": _join(path.parent, names),
+                          "label": found[settings.label_column], "split": "train"})
+    if part:
+        table["split"] = found[part].str.strip().str.lower().map(SPLITS)
+        wrong = found[part][table.split.isna()]
+        if len(wrong):
+            raise SuiteError(f"{show_path(path)}: '{wrong.iloc[0]}' in column '{part}' is none "
+                             f"of {', '.join(SPLITS)}.")
+    rest = found.drop(columns=columns)
+    renamed = {name: f"csv_{name}" for name in rest if name in RESERVED}
     if renamed:
-        print(f"{settings.csv}: columns kept as {', '.join(renamed)}, because the suite uses "
-              "their names itself")
-    return table.join(rest)
+        print(f"{settings.csv}: columns kept as {', '.join(renamed.values())}, because the suite "
+              "uses their names itself")
+    return table.join(rest.rename(columns=renamed))
 
 
-@layout("alternating")
 def read_alternating(folder: Path, settings: DataSettings) -> pd.DataFrame:
     """Read a folder in which photos of two kinds alternate, and keep one kind.
 
@@ -159,12 +140,11 @@ def read_alternating(folder: Path, settings: DataSettings) -> pd.DataFrame:
         kept = table[column].str.strip() == value
     else:
         files = sorted((p.name for p in images.iterdir() if _is_image(p)), key=natural_key)
-        position = {name: place for place, name in enumerate(files)}
-        kept = names.map(position) % 2 == (settings.keep == "odd")
-        gone = names[~names.isin(position)]
+        gone = names[~names.isin(files)]
         if len(gone):
             raise SuiteError(f"{show_path(folder / settings.csv)} names {len(gone)} images that "
                              f"are not in {show_path(images)}, e.g. {gone.iloc[0]}.")
+        kept = names.isin(files[1 if settings.keep == "odd" else 0 :: 2])
     print(f"kept {kept.sum()} of {len(table)} images ({settings.keep}), set the others aside")
     return table[kept].reset_index(drop=True)
 
@@ -182,17 +162,14 @@ def _read_csv(path: Path, columns: list[str], index: bool = True,
     try:
         table = pd.read_csv(path, index_col=0 if index else False, dtype=str, sep=separator,
                             encoding=encoding, keep_default_na=False, na_values=[""])
-    except (ValueError, pd.errors.ParserError) as error:
+    except ValueError as error:
         raise SuiteError(f"{show_path(path)} cannot be read as CSV: {error}") from error
     for column in columns:
         if column not in table:
-            raise SuiteError(
-                f"{show_path(path)} has no column '{column}'; it has: "
-                f"{', '.join(map(str, table.columns))}."
-            )
-    for column in columns if filled is None else filled:
+            raise SuiteError(f"{show_path(path)} has no column '{column}'; it has: "
+                             f"{', '.join(map(str, table.columns))}.")
         empty = table.index[table[column].isna()]
-        if len(empty):
+        if len(empty) and column in (columns if filled is None else filled):
             raise SuiteError(f"{show_path(path)}: column '{column}' is empty in {len(empty)} "
                              f"rows, first in row {empty[0]}.")
     return table
@@ -202,13 +179,11 @@ def _detect_format(path: Path) -> tuple[str, str, list[str]]:
     """Return encoding, separator and header of a CSV: spreadsheets write more than one kind."""
     encoding = "utf-8-sig"
     try:
-        with path.open(encoding=encoding, newline="") as stream:
-            for _ in stream:
-                pass
+        text = path.read_text(encoding)
     except UnicodeDecodeError:
         encoding = "cp1252"
-    with path.open(encoding=encoding, newline="", errors="replace") as stream:
-        line = stream.readline().rstrip("\r\n")
+        text = path.read_text(encoding, "replace")
+    line = text.partition("\n")[0]
     separator = max(",;\t|", key=line.count)
     return encoding, separator, next(csv.reader([line], delimiter=separator), [])
 
@@ -219,11 +194,14 @@ def _find_folder(folder: Path, name: str) -> Path:
     for place in places:
         if place.is_dir():
             return place
-    raise SuiteError(
-        f"{show_path(folder)} has no folder {name}; looked for "
-        f"{', '.join(show_path(p) for p in places)}."
-    )
+    raise SuiteError(f"{show_path(folder)} has no folder {name}; looked for "
+                     f"{', '.join(map(show_path, places))}.")
 
 
 def _join(folder: Path, names: pd.Series) -> pd.Series:
     return show_path(folder) + "/" + names
+
+
+LAYOUTS: dict[str, Callable[[Path, DataSettings], pd.DataFrame]] = {
+    "rakuten": read_rakuten, "folders": read_folders, "csv": read_csv,
+    "alternating": read_alternating, "cifar": read_cifar}

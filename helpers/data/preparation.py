@@ -5,66 +5,53 @@ For whoever wants the tables and not the tour: tests, the torchrun commands, you
 
 import pandas as pd
 
+from helpers.data import inspection, splits
 from helpers.data.copies import find_exact_copies, find_near_copies, group_copies
 from helpers.data.findings import find_faults, set_aside
-from helpers.data.inspection import (
-    forget_inspection,
-    inspect_images,
-    load_thumbnails,
-    measure_normalisation,
-)
-from helpers.data.splits import (
-    assign_splits,
-    check_splits,
-    encode_labels,
-    exclude_leaks,
-    join_groups,
-    save_folds,
-    settle_small_classes,
-    weigh_classes,
-)
-from helpers.data.table import load_table
+from helpers.data.table import load_table, restore_images
 from helpers.run import Run
 
 
 def inspect_run(run: Run) -> None:
     """Write all that 01 leaves: images, findings, near copies, quarantine, normalisation."""
     settings = run.recipe.data
-    images = inspect_images(load_table(run.recipe), run)
+    images = inspection.inspect_images(load_table(run.recipe), run)
     exact = find_exact_copies(images)
-    pairs = find_near_copies(load_thumbnails(run), settings.near_copy, exact)
+    pairs = find_near_copies(inspection.load_thumbnails(run), settings.near_copy, exact)
     images["group"] = group_copies(len(images), exact, pairs)
     findings = find_faults(images, exact, pairs, settings)
     used, quarantine = set_aside(images, findings)
-    mean, std = measure_normalisation(used)
+    mean, std = inspection.measure_normalisation(used)
     run.save("images", images)
     run.save("inspection", findings)
     run.save("near_copies", pairs)
     run.save("quarantine", quarantine)
     run.save("normalisation", {"mean": mean, "std": std})
-    forget_inspection(run)
+    inspection.forget_inspection(run)
 
 
 def load_used(run: Run) -> pd.DataFrame:
     """Return the inspected images without those set aside."""
     images, quarantine = run.load_table("images"), run.load_table("quarantine")
+    restore_images(run.recipe, images)
     return images[~images.image_id.isin(quarantine.image_id)]
 
 
 def split_run(run: Run) -> None:
     """Write what 02 leaves for later steps: label mapping, class weights, table, folds."""
     settings = run.recipe.splits
-    table = exclude_leaks(join_groups(load_used(run), settings.group_column), settings.leaks)
-    table = settle_small_classes(table, settings.holdout, settings.folds,
-                                 settings.small_classes)
-    mapping = encode_labels(table, run.recipe.data.class_names.values())
-    table = assign_splits(table, settings.holdout, settings.folds, settings.seed)
-    check_splits(table, settings.leaks)
+    table = splits.join_groups(load_used(run), settings.group_column)
+    table = splits.exclude_leaks(table, settings.leaks)
+    table = splits.settle_small_classes(table, settings.holdout, settings.folds,
+                                        settings.small_classes)
+    mapping = splits.encode_labels(table, run.recipe.data.class_names.values())
+    table = splits.assign_splits(table, settings.holdout, settings.folds, settings.seed)
+    splits.check_splits(table, settings.leaks)
     run.save("label_mapping", mapping)
-    run.save("class_weights", weigh_classes(table, mapping))
+    run.save("class_weights", splits.weigh_classes(table, mapping))
     run.save("table", table)
     with run.write("folds") as folder:
-        save_folds(table, folder)
+        splits.save_folds(table, folder)
 
 
 def prepare_run(run: Run) -> None:

@@ -43,16 +43,14 @@ def join_groups(table: pd.DataFrame, column: str | None) -> pd.DataFrame:
 def exclude_leaks(table: pd.DataFrame, choice: str) -> pd.DataFrame:
     """Take training images out that share a group with the data set's own test images.
 
-    `choice` is the recipe's `leaks`: with `keep` they stay, and the check of the splits says
-    so.
+    `choice` is the recipe's `leaks`: with `keep` they stay, and `check_splits` admits them.
     """
-    tested = set(table.group[table.split == "test"])
-    leaks = (table.split == "train") & table.group.isin(tested)
-    if leaks.any() and choice == "drop":
-        print(f"{leaks.sum()} training images are copies of test images, or of their group, and "
-              "are left out")
-        return table.assign(split=table.split.mask(leaks, "excluded"))
-    return table
+    leaks = (table.split == "train") & table.group.isin(table.group[table.split == "test"])
+    if choice == "keep" or not leaks.any():
+        return table
+    print(f"{leaks.sum()} training images are copies of test images, or of their group, and are "
+          "left out")
+    return table.assign(split=table.split.mask(leaks, "excluded"))
 
 
 def settle_small_classes(table: pd.DataFrame, holdout: float, folds: int,
@@ -60,35 +58,35 @@ def settle_small_classes(table: pd.DataFrame, holdout: float, folds: int,
     """Refuse, merge or drop classes with too few groups for every fold and the hold-out.
 
     Raises:
-        SuiteError: such a class, and `choice` is `refuse`; or what is merged is still too
-            small.
+        SuiteError: such a class, and `choice` is `refuse`; what is merged is still too small;
+            or fewer than two classes are left.
     """
     # Enough for one in every fold when the hold-out has its share.
     least = math.ceil(folds / (1 - holdout)) + (holdout > 0)
     small = _find_small(table, least)
-    if small.empty:
-        return _require_two(table)
-    listed = ", ".join(f"'{name}' ({count})" for name, count in small.head(5).items())
-    if choice == "drop":
-        print(f"{len(small)} classes are too small for {folds} folds and left out: {listed}")
-        return _require_two(table.assign(
-            split=table.split.mask(table.label.isin(small.index), "excluded")))
-    if choice == "merge":
-        if OTHER in set(table.label) - set(small.index):
+    concerned = table.label.isin(small.index)
+    if len(small) and choice == "drop":
+        print(f"{len(small)} classes are too small for {folds} folds and left out: "
+              f"{_list_classes(small)}")
+        table = table.assign(split=table.split.mask(concerned, "excluded"))
+    elif len(small) and choice == "merge":
+        if OTHER in set(table.label[~concerned]):
             raise SuiteError(f"small classes cannot be merged into '{OTHER}': a class has this "
                              "name. Rename it, or set `small_classes` to `drop`.")
-        table = table.assign(label=table.label.mask(table.label.isin(small.index), OTHER))
-        print(f"{len(small)} small classes are now one, '{OTHER}': {listed}")
-        small = _find_small(table, least)
-        listed = ", ".join(f"'{name}' ({count})" for name, count in small.items())
+        print(f"{len(small)} small classes are now one, '{OTHER}': {_list_classes(small)}")
+        table = table.assign(label=table.label.mask(concerned, OTHER))
+    small = _find_small(table, least)
     if len(small):
-        raise SuiteError(
-            f"{len(small)} of {table.label.nunique()} classes have fewer than {least} training "
-            f"images that are no copies, too few for {folds} folds"
-            f"{' and a hold-out' if holdout > 0 else ''}: {listed}. Lower `folds`, set `holdout` "
-            "to 0, add images, or set `small_classes` to `merge` or `drop`."
-        )
-    return _require_two(table)
+        raise SuiteError(f"{len(small)} of {table.label.nunique()} classes have fewer than "
+                         f"{least} training images that are no copies, too few for {folds} folds"
+                         f"{' and a hold-out' if holdout > 0 else ''}: {_list_classes(small)}. "
+                         "Lower `folds`, set `holdout` to 0, add images, or set `small_classes` "
+                         "to `merge` or `drop`.")
+    classes = table.label[table.split == "train"].nunique()
+    if classes < 2:
+        raise SuiteError(f"{classes} classes are left for training, too few to tell anything "
+                         "apart. Lower `folds`, or change `small_classes` or `leaks`.")
+    return table
 
 
 def _find_small(table: pd.DataFrame, least: int) -> pd.Series:
@@ -99,12 +97,8 @@ def _find_small(table: pd.DataFrame, least: int) -> pd.Series:
     return counts[counts < least].sort_values()
 
 
-def _require_two(table: pd.DataFrame) -> pd.DataFrame:
-    classes = table.label[table.split == "train"].nunique()
-    if classes < 2:
-        raise SuiteError(f"{classes} classes are left for training, too few to tell anything "
-                         "apart. Lower `folds`, or change `small_classes` or `leaks`.")
-    return table
+def _list_classes(counts: pd.Series) -> str:
+    return ", ".join(f"'{name}' ({count})" for name, count in counts.head(5).items())
 
 
 def assign_splits(table: pd.DataFrame, holdout: float, folds: int, seed: int) -> pd.DataFrame:
@@ -141,30 +135,25 @@ def deal_groups(codes: np.ndarray, groups: np.ndarray, shares: np.ndarray,
         (images,) bin numbers.
     """
     rng = np.random.default_rng(seed)
-    classes = codes.max(initial=-1) + 1
-    totals = np.bincount(codes, minlength=classes)
+    totals = np.bincount(codes)
     targets = shares[:, None] * totals
     filled = np.zeros_like(targets)
     bins = np.full(len(codes), -1)
     sizes = np.bincount(groups)
-    several = np.flatnonzero(sizes > 1)
-    several = several[rng.permutation(len(several))]
-    several = several[np.argsort(-sizes[several], kind="stable")]
-    order = np.argsort(groups, kind="stable")
-    starts = np.r_[0, np.cumsum(sizes)]
+    order, ends = np.argsort(groups, kind="stable"), np.cumsum(sizes)
     weights = 1 / np.maximum(totals, 1)
-    for group in several:
-        rows = order[starts[group] : starts[group + 1]]
+    several = rng.permutation(np.flatnonzero(sizes > 1))
+    for group in several[np.argsort(-sizes[several], kind="stable")]:
+        rows = order[ends[group] - sizes[group] : ends[group]]
         present, counts = np.unique(codes[rows], return_counts=True)
         gaps = (targets - filled)[:, present]
         # What the group changes in the squared distance to the targets, relative to class size.
         change = ((2 * gaps - counts) * counts * weights[present]).sum(axis=1)
-        change[shares == 0] = -np.inf
-        best = int(np.argmax(change))
+        best = np.where(shares > 0, change, -np.inf).argmax()
         bins[rows] = best
         filled[best, present] += counts
     singles = np.flatnonzero(bins < 0)
-    for code in range(classes):
+    for code in range(len(totals)):
         rows = rng.permutation(singles[codes[singles] == code])
         wanted = _round_shares(np.maximum(targets[:, code] - filled[:, code], 0), len(rows), rng)
         bins[rows] = np.repeat(np.arange(len(shares)), wanted)
@@ -187,22 +176,17 @@ def check_splits(table: pd.DataFrame, leaks: str = "drop") -> None:
     Sides are the folds, the hold-out and the test images; `excluded` ones are on no side.
     With `leaks` at `keep`, groups that reach from training into the test set are admitted.
     """
-    used = table[table.split != "excluded"]
+    unseen = ["excluded", "test"] if leaks == "keep" else ["excluded"]
+    used = table[~table.split.isin(unseen)]
     side = used.split.where(used.split != "train", "fold " + used.fold.astype(str))
-    if leaks == "keep":
-        side = side[used.split != "test"]
-        used = used.loc[side.index]
     for column in ("group", "sha256"):
-        crossing = side.groupby(used[column]).nunique()
-        crossing = crossing[crossing > 1]
+        crossing = side.groupby(used[column]).nunique().loc[lambda sides: sides > 1]
         if len(crossing):
-            torn = used[used[column] == crossing.index[0]]
-            sides = ", ".join(sorted(set(side[torn.index])))
-            raise SuiteError(
-                f"{len(crossing)} groups of copies stand on two sides, e.g. "
-                f"{', '.join(torn.image_id.head(3))} in {sides}: no score from these splits "
-                "would be honest. Run 02_preprocessing again."
-            )
+            torn = used[column] == crossing.index[0]
+            raise SuiteError(f"{len(crossing)} groups of copies stand on two sides, e.g. "
+                             f"{', '.join(used.image_id[torn].head(3))} in "
+                             f"{', '.join(sorted(set(side[torn])))}: no score from these splits "
+                             "would be honest. Run 02_preprocessing again.")
 
 
 def save_folds(table: pd.DataFrame, folder: Path) -> list[Path]:
@@ -212,8 +196,8 @@ def save_folds(table: pd.DataFrame, folder: Path) -> list[Path]:
     with write_folder(folder) as place:
         for fold in range(train.fold.max() + 1):
             for part, rows in (("train", train.fold != fold), ("test", train.fold == fold)):
-                train.loc[rows, columns].to_csv(place / f"fold_{fold:02d}_{part}.csv",
-                                                index=False)
+                file = place / f"fold_{fold:02d}_{part}.csv"
+                train.loc[rows, columns].to_csv(file, index=False)
     return sorted(folder.iterdir())
 
 
@@ -234,6 +218,12 @@ def weigh_classes(table: pd.DataFrame, mapping: dict[str, int]) -> dict[str, flo
     """
     counts = count_classes(table)
     return {name: float(counts.sum() / (len(counts) * counts[name])) for name in mapping}
+
+
+def count_folds(table: pd.DataFrame) -> pd.DataFrame:
+    """Return labelled training images of each class (rows) in each fold (columns), 0 included."""
+    train = table[table.split == "train"]
+    return pd.crosstab(train.label, train.fold)
 
 
 def count_classes(table: pd.DataFrame) -> pd.Series:

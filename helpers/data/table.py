@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers.data import cifar  # noqa: F401 - registers its layout
 from helpers.data.archives import SUFFIXES as ARCHIVES
-from helpers.data.archives import unpack_archive
+from helpers.data.archives import claim_place, unpack_archive
 from helpers.data.layouts import LAYOUTS
 from helpers.files import SuiteError, resolve_path, show_path
 from helpers.settings import Recipe
@@ -35,15 +34,29 @@ def load_table(recipe: Recipe) -> pd.DataFrame:
     if twice:
         raise SuiteError(f"recipe '{recipe.name}': `class_names` calls a code "
                          f"'{sorted(twice)[0]}', but the data has a class of that name already.")
-    table["label"] = codes.map(
-        lambda code: settings.class_names.get(code, code), na_action="ignore")
+    table["label"] = codes.map(lambda code: settings.class_names.get(code, code), "ignore")
     _refuse_ambiguous(table, folder)
     if group_column and group_column not in table:
         raise SuiteError(f"{show_path(folder)} has no column '{group_column}' to group "
                          f"by; it has: {', '.join(table.columns)}.")
     if settings.missing_images == "refuse":
-        _refuse_missing(table)
+        missing = [path for path in table.path if not resolve_path(path).is_file()]
+        if missing:
+            raise SuiteError(f"{len(missing)} of {len(table)} images are not there, e.g. "
+                             f"{', '.join(missing[:3])}. Put them in place (names must match in "
+                             "upper and lower case), or set `missing_images: quarantine` to go "
+                             "on without them.")
     return table
+
+
+def restore_images(recipe: Recipe, table: pd.DataFrame) -> None:
+    """Unpack or make the data again if a run's images are not on this machine.
+
+    A run that was brought back, as to a fresh Colab runtime, has its tables, but what was
+    unpacked from an archive or made as a demo stayed behind.
+    """
+    if len(table) and not resolve_path(table.path.iloc[0]).exists():
+        load_table(recipe)
 
 
 def find_data(recipe: Recipe) -> Path:
@@ -52,7 +65,8 @@ def find_data(recipe: Recipe) -> Path:
     if recipe.data.generate == "digits":
         from helpers.data.demo import write_demo
 
-        write_demo(place)
+        with claim_place(place):  # several processes may come here at once
+            write_demo(place)
     if not place.is_dir() and not (place.is_file() and place.name.lower().endswith(ARCHIVES)):
         raise SuiteError(f"{show_path(place)} is neither a folder nor an archive "
                          f"({', '.join(ARCHIVES)}): put the data there, or set `data`.")
@@ -68,7 +82,7 @@ def clean_labels(labels: pd.Series, folder: Path) -> pd.Series:
     text = labels.astype(object).map(str, na_action="ignore").astype("string").astype(object)
     stripped = text.str.strip()
     stripped = stripped.mask(stripped == "")
-    spaced = int((stripped.notna() & (stripped != text)).sum())
+    spaced = (stripped.notna() & (stripped != text)).sum()
     if spaced:
         print(f"took spaces from around {spaced} labels in {show_path(folder)}")
     seen = {}
@@ -96,28 +110,13 @@ def _refuse_ambiguous(table: pd.DataFrame, folder: Path) -> None:
     for column in ("image_id", "path"):
         repeated = table[column][table[column].duplicated()]
         if len(repeated):
-            raise SuiteError(
-                f"{show_path(folder)}: {len(repeated)} images stand in more than one row, e.g. "
-                f"{repeated.iloc[0]}. Every image needs one row."
-            )
-    unlabelled = (table.label.isna() & (table.split == "train")).sum()
-    if unlabelled:
-        first = table.image_id[table.label.isna() & (table.split == "train")].iloc[0]
-        raise SuiteError(f"{show_path(folder)}: {unlabelled} training images have no label, e.g. "
-                         f"{first}. Label them or take them out.")
-    classes = table.label.dropna().unique()
-    if len(classes) < 2:
-        raise SuiteError(
-            f"{show_path(folder)} holds {len(classes)} class{'' if len(classes) else 'es'}; a "
-            "classifier needs at least two."
-        )
-
-
-def _refuse_missing(table: pd.DataFrame) -> None:
-    missing = [path for path in table.path if not resolve_path(path).is_file()]
-    if missing:
-        raise SuiteError(
-            f"{len(missing)} of {len(table)} images are not there, e.g. "
-            f"{', '.join(missing[:3])}. Put them in place (names must match in upper and lower "
-            "case), or set `missing_images: quarantine` to go on without them."
-        )
+            raise SuiteError(f"{show_path(folder)}: {len(repeated)} images stand in more than "
+                             f"one row, e.g. {repeated.iloc[0]}. Every image needs one row.")
+    unlabelled = table.image_id[table.label.isna() & (table.split == "train")]
+    if len(unlabelled):
+        raise SuiteError(f"{show_path(folder)}: {len(unlabelled)} training images have no label, "
+                         f"e.g. {unlabelled.iloc[0]}. Label them or take them out.")
+    classes = table.label.nunique()
+    if classes < 2:
+        raise SuiteError(f"{show_path(folder)} holds {classes} class{'' if classes else 'es'}; a "
+                         "classifier needs at least two.")

@@ -4,7 +4,6 @@ Each backbone has a small run of its own below `backbones/`, worked on by a proc
 that its peak memory is its own and one that is too large for the machine takes nobody along.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from helpers.colab import DRIVE_FOLDER
 from helpers.data.splits import select_rows, weigh_classes
 from helpers.evaluation.summary import score_sets
 from helpers.features.extraction import extract_run
@@ -92,14 +92,17 @@ def _measure(run: Run, backbone: str, weights: str, rows: pd.DataFrame,
     own.save("table", rows)
     if not all(own.is_done(step) for step in STEPS[2:4]):
         save_json(own.recipe.model_dump(mode="json"), folder / "recipe.json")
+        # Its shards would go to a folder of the backbone's name beside the runs on Drive.
+        environment = {key: value for key, value in os.environ.items() if key != DRIVE_FOLDER}
         done = subprocess.run(
             [sys.executable, "-m", "helpers.evaluation.backbone_costs", str(folder)], cwd=ROOT,
-            env=os.environ | ({"HF_HUB_OFFLINE": "1"} if offline else {}),
+            env=environment | ({"HF_HUB_OFFLINE": "1"} if offline else {}),
             capture_output=True, text=True, check=False)
         if done.returncode:
-            lines = done.stderr.strip()[-LAST_LINES:].splitlines() or [
-                f"ended by signal {-done.returncode}; memory may have run out"]
-            return {}, lines[-1].removeprefix("error: "), done.returncode
+            lines = done.stderr.strip()[-LAST_LINES:].splitlines()
+            reason = lines[-1].removeprefix("error: ") if done.returncode > 0 and lines else (
+                f"ended by signal {-done.returncode}; memory may have run out")
+            return {}, reason, done.returncode
     metadata = load_json(own.need("metadata"))
     facts = {name: metadata[name] for name in ("parameters", "images_per_second",
                                                "peak_memory_mb", "file_mb")}
@@ -111,9 +114,8 @@ def _measure(run: Run, backbone: str, weights: str, rows: pd.DataFrame,
 
 def main(folder: Path) -> int:
     """Extract and train in one backbone's folder, in this process; return the exit status."""
-    recipe = Recipe(**json.loads((folder / "recipe.json").read_text("utf-8")))
     try:
-        own = Run(recipe, folder)
+        own = Run(Recipe(**load_json(folder / "recipe.json")), folder)
         extract_run(own)
         train_run(own, progress=False)
     except SuiteError as error:

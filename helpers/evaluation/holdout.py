@@ -14,12 +14,9 @@ from helpers.run import Run
 
 def select_judged(run: Run, answered: pd.DataFrame,
                   classes: list[str]) -> dict[str, pd.DataFrame]:
-    """Return the held-out images that are to be scored, by set; none unless `final` is set.
+    """Return the images of `test_probabilities` that are to be scored, by set.
 
-    With `final`, the look is noted in `holdout_looks.json`.
-
-    Args:
-        answered: the run's `test_probabilities`.
+    None unless `final` is set; with it, the look is noted in `holdout_looks.json`.
     """
     if not run.recipe.evaluation.final:
         return {}

@@ -16,8 +16,7 @@ CONFIDENCE = 0.95
 CELLS_AT_ONCE = 10_000_000  # of resampled matrices in memory, 80 MB
 
 
-def resample_confusion(confusion: np.ndarray, resamples: int,
-                       seed: int) -> Iterator[np.ndarray]:
+def resample_confusion(confusion: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield bootstrap matrices in stacks, (some, classes, classes), so that memory stays flat."""
     rng = np.random.default_rng(seed)
     rows, columns = np.nonzero(confusion)
@@ -45,16 +44,13 @@ def score_classes(confusion: np.ndarray, classes: list[str], resamples: int,
 
     Resamples that hold no image of a class say nothing about it and are left out of its interval.
     """
-    hits = np.diagonal(confusion)
+    hits, images = np.diagonal(confusion), confusion.sum(axis=1)
     stacks = [np.where(s.sum(axis=-1) > 0, class_f1(s), np.nan)
               for s in resample_confusion(confusion, resamples, seed)]
     low, high = _interval(np.concatenate(stacks))
-    return pd.DataFrame({
-        "images": confusion.sum(axis=1),
-        "precision": divide(hits, confusion.sum(axis=0)),
-        "recall": divide(hits, confusion.sum(axis=1)),
-        "F1": class_f1(confusion), "low": low, "high": high,
-    }, index=pd.Index(classes, name="class"))
+    return pd.DataFrame({"images": images, "precision": divide(hits, confusion.sum(axis=0)),
+                         "recall": divide(hits, images), "F1": class_f1(confusion), "low": low,
+                         "high": high}, index=pd.Index(classes, name="class"))
 
 
 def _interval(draws: np.ndarray) -> tuple:

@@ -6,7 +6,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import NearestNeighbors
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 COMPONENTS = 50  # PCA first: less noise and far less time (van der Maaten and Hinton 2008)
@@ -37,22 +37,23 @@ def project_features(features: np.ndarray, perplexity: float, seed: int) -> np.n
     limit = max(1.0, (len(features) - 1) / 3)
     if perplexity > limit:
         print(f"perplexity lowered from {perplexity:g} to {limit:g}: only {len(features)} images")
-    components = min(COMPONENTS, *features.shape)
-    reduce = make_pipeline(StandardScaler(), PCA(components, random_state=seed))
-    placing = TSNE(perplexity=min(perplexity, limit), init="pca", learning_rate="auto",
-                   random_state=seed)
-    return placing.fit_transform(reduce.fit_transform(features)).astype(np.float32)
+    placing = TSNE(perplexity=min(perplexity, limit), random_state=seed)
+    reduced = _create_reduction(features, seed).fit_transform(features)
+    return placing.fit_transform(reduced).astype(np.float32)
 
 
 def measure_variance(features: np.ndarray, seed: int) -> float:
     """Return the share of the standardised features' variance that the PCA keeps."""
-    scaled = StandardScaler().fit_transform(features)
-    reduction = PCA(min(COMPONENTS, *features.shape), random_state=seed).fit(scaled)
-    return float(reduction.explained_variance_ratio_.sum())
+    pca = _create_reduction(features, seed).fit(features)[-1]
+    return float(pca.explained_variance_ratio_.sum())
 
 
-def match_neighbours(places: np.ndarray, labels: np.ndarray,
-                     groups: np.ndarray) -> np.ndarray:
+def _create_reduction(features: np.ndarray, seed: int) -> Pipeline:
+    components = min(COMPONENTS, *features.shape)
+    return make_pipeline(StandardScaler(), PCA(components, random_state=seed))
+
+
+def match_neighbours(places: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Return whether each image's nearest neighbour has its label, as float; copies do not count.
 
     Args:

@@ -20,13 +20,10 @@ def score_confusion(confusion: np.ndarray) -> dict[str, np.ndarray]:
     actual, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
     total = actual.sum(axis=-1)
     f1 = class_f1(confusion)
-    recall = divide(hits, actual)
-    return {
-        "accuracy": hits.sum(axis=-1) / total,
-        "balanced accuracy": _mean(recall, actual > 0),
-        "macro F1": _mean(f1, actual + predicted > 0),
-        "weighted F1": (f1 * actual).sum(axis=-1) / total,
-    }
+    return {"accuracy": hits.sum(axis=-1) / total,
+            "balanced accuracy": _mean(divide(hits, actual), actual > 0),
+            "macro F1": _mean(f1, actual + predicted > 0),
+            "weighted F1": (f1 * actual).sum(axis=-1) / total}
 
 
 def class_f1(confusion: np.ndarray) -> np.ndarray:
@@ -51,10 +48,9 @@ def find_mistakes(table: pd.DataFrame) -> pd.DataFrame:
         table: rows of `tabulate_probabilities`.
     """
     wrong = table[table.prediction != table.label]
-    confidence = [row[f"p_{row['prediction']}"] for _, row in wrong.iterrows()]
-    return (wrong[["image_id", "path", "label", "prediction"]]
-            .assign(confidence=confidence)
-            .sort_values("confidence", ascending=False, ignore_index=True))
+    confidence = wrong.filter(regex="^p_").max(axis=1)
+    return wrong[["image_id", "path", "label", "prediction"]].assign(
+        confidence=confidence).sort_values("confidence", ascending=False, ignore_index=True)
 
 
 def tabulate_predictions(table: pd.DataFrame, class_names: dict[str, str]) -> pd.DataFrame:
@@ -62,9 +58,8 @@ def tabulate_predictions(table: pd.DataFrame, class_names: dict[str, str]) -> pd
 
     With `class_names` (code -> name) a column `code` gives the data set's own code back.
     """
-    probabilities = table.filter(regex="^p_")
     result = table[["image_id", "path", "split", "prediction"]].assign(
-        confidence=probabilities.max(axis=1))
+        confidence=table.filter(regex="^p_").max(axis=1))
     if class_names:
         codes = {name: code for code, name in class_names.items()}
         result.insert(4, "code", result.prediction.map(lambda name: codes.get(name, name)))

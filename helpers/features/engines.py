@@ -33,17 +33,21 @@ class Engine:
 
     name: str  # torch or openvino
     device: str  # cpu, or the GPU's name
+    compute: Callable  # (batch, H, W, 3) uint8 to (batch, features) float32
+    width: int  # features of an image
     precision: str  # float32, bf16 or fp16
     workers: int
-    width: int  # features of an image
     shape: tuple[int, int, int, int]  # of a batch of pixels: batch, H, W, 3
-    compute: Callable  # (batch, H, W, 3) uint8 to (batch, features) float32
     difference: float = 0.0  # largest, from eager float32, relative to the largest feature
 
     @property
     def batch_size(self) -> int:
         """Images in a batch."""
         return self.shape[0]
+
+
+class _DiffersError(SuiteError):
+    """An engine computes something else than eager torch."""
 
 
 def create_engine(model, data_config: dict, recipe: Recipe, paths: list[str]) -> Engine:
@@ -61,10 +65,12 @@ def create_engine(model, data_config: dict, recipe: Recipe, paths: list[str]) ->
     """
     import torch
 
-    on_torch = recipe.features.engine == "torch" or (
-        recipe.features.engine == "auto" and torch.cuda.is_available())
-    on_cuda = on_torch and torch.cuda.is_available()
-    size = choose_batch(recipe, data_config, "cuda" if on_cuda else "cpu")
+    wanted, gpu = recipe.features.engine, torch.cuda.is_available()
+    on_torch = wanted == "torch" or (wanted == "auto" and gpu)
+    kind = "cuda" if on_torch and gpu else "cpu"
+    size = choose_batch(recipe, data_config, kind)
+    options = {"precision": recipe.features.precision, "workers": count_workers(recipe, kind),
+               "shape": (size, *data_config["input_size"][1:], 3)}
     paths = paths[: min(size, COMPARED)]
     pixels = read_batch(paths, data_config)
     # The plain way, by Pillow and eager torch: decoding is compared as well.
@@ -72,25 +78,25 @@ def create_engine(model, data_config: dict, recipe: Recipe, paths: list[str]) ->
     with torch.inference_mode():
         exact = np.concatenate([model.cpu()(prepare(decode_image(path))[None]).numpy()
                                 for path in paths])
+    width = exact.shape[1]
     if not on_torch:
         try:
-            return _compare(_create_openvino(model, data_config, recipe, exact.shape[1]),
-                            pixels, exact)
+            compute = compile_network(model, data_config, **options)
+            return _compare(Engine("openvino", "cpu", compute, width, **options), pixels, exact)
         except SuiteError as error:
-            if recipe.features.engine == "openvino" or not isinstance(error, _DiffersError):
+            if wanted == "openvino" or not isinstance(error, _DiffersError):
                 raise
             reason = error
         except Exception as error:  # converting raises whatever an operation stumbles over
             reason = f"{type(error).__name__}: {str(error).strip()[:200].partition(chr(10))[0]}"
-            if recipe.features.engine == "openvino":
+            if wanted == "openvino":
                 raise SuiteError(f"OpenVINO cannot convert {recipe.network.backbone} ({reason}). "
                                  "Set `engine: torch`.") from error
         print(f"torch computes {recipe.network.backbone}, more slowly: {reason}")
-    return _compare(_create_torch(model, data_config, recipe, exact.shape[1]), pixels, exact)
-
-
-class _DiffersError(SuiteError):
-    pass
+    device = torch.device(kind, int(os.environ.get("LOCAL_RANK", 0)) if kind == "cuda" else None)
+    compute = _prepare_torch(model, data_config, device, recipe.features.precision)
+    name = torch.cuda.get_device_name(device) if kind == "cuda" else "cpu"
+    return _compare(Engine("torch", name, compute, width, **options), pixels, exact)
 
 
 def _compare(engine: Engine, pixels: np.ndarray, exact: np.ndarray) -> Engine:
@@ -110,14 +116,14 @@ def _compare(engine: Engine, pixels: np.ndarray, exact: np.ndarray) -> Engine:
     return engine
 
 
-def count_workers(recipe: Recipe, cuda: bool) -> int:
+def count_workers(recipe: Recipe, device: str) -> int:
     """Return how many threads, or processes beside a GPU, work side by side."""
     if recipe.features.workers:
         return recipe.features.workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     # torchrun says how many processes share this machine.
     share = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    return min(share, MAX_WORKERS) if cuda else share
+    return min(share, MAX_WORKERS) if device == "cuda" else share
 
 
 def choose_batch(recipe: Recipe, data_config: dict, device: str) -> int:
@@ -130,19 +136,10 @@ def choose_batch(recipe: Recipe, data_config: dict, device: str) -> int:
     return min(MAX_BATCH[device], max(1, round(pixels / (height * width))))
 
 
-def _describe(recipe: Recipe, data_config: dict, device: str) -> dict:
-    batch = choose_batch(recipe, data_config, device)
-    return {"precision": recipe.features.precision,
-            "workers": count_workers(recipe, device == "cuda"),
-            "shape": (batch, *data_config["input_size"][1:], 3)}
-
-
-def _create_torch(model, data_config: dict, recipe: Recipe, width: int) -> Engine:
+def _prepare_torch(model, data_config: dict, device, precision: str) -> Callable:
     import torch
 
-    cuda, precision = torch.cuda.is_available(), recipe.features.precision
-    kind = "cuda" if cuda else "cpu"
-    device = torch.device(kind, int(os.environ.get("LOCAL_RANK", 0)) if cuda else None)
+    cuda = device.type == "cuda"
     if cuda and precision == "bf16" and not torch.cuda.is_bf16_supported(
             including_emulation=False):
         raise SuiteError("this GPU does not compute in bf16: set `precision` to `fp16` or "
@@ -156,20 +153,12 @@ def _create_torch(model, data_config: dict, recipe: Recipe, width: int) -> Engin
         exactly = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True,
             allow_tf32=False) if cuda else contextlib.nullcontext()
-        with torch.inference_mode(), exactly, torch.autocast(
-                kind, dtype, enabled=dtype is not None):
+        rounded = torch.autocast(device.type, dtype, enabled=dtype is not None)
+        with torch.inference_mode(), exactly, rounded:
             batch = torch.from_numpy(pixels).to(device, non_blocking=True)
             return model(normalise(batch)).float().cpu().numpy()
 
-    return Engine("torch", torch.cuda.get_device_name(device) if cuda else "cpu",
-                  compute=compute, width=width,
-                  **_describe(recipe, data_config, kind))
-
-
-def _create_openvino(model, data_config: dict, recipe: Recipe, width: int) -> Engine:
-    facts = _describe(recipe, data_config, "cpu")
-    return Engine("openvino", "cpu", compute=compile_network(model, data_config, **facts),
-                  width=width, **facts)
+    return compute
 
 
 @contextlib.contextmanager

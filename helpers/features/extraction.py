@@ -13,15 +13,10 @@ import numpy as np
 
 from helpers.data.images import decode_image
 from helpers.data.splits import count_classes, select_rows
+from helpers.data.table import restore_images
 from helpers.features.engines import TOLERANCE, create_engine
 from helpers.features.forecast import forecast_extraction
-from helpers.features.store import (
-    describe_features,
-    find_changes,
-    load_codes,
-    load_features,
-    warn_of_versions,
-)
+from helpers.features.store import describe_features, find_changes, load_codes, load_features
 from helpers.features.streaming import ImageFiles, record_file, stream_features
 from helpers.files import SuiteError, load_json, show_path
 from helpers.network.backbones import create_backbone
@@ -51,10 +46,8 @@ def extract_run(run: Run, backbone: tuple | None = None) -> dict:
         SuiteError: as `stream_features` and `create_engine`.
     """
     model, data_config = backbone or create_backbone(run.recipe, run.measured)
-    state = [tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()]
-    facts = {"parameters": sum(p.numel() for p in model.parameters()),
-             "file_mb": round(sum(state) / 1e6, 1)}
     table, engine = run.load_table(), None
+    restore_images(run.recipe, table)
     for part in PARTS:
         rows = select_rows(table, part)
         files, target = ImageFiles(rows, data_config), run.path(f"{part}_features")
@@ -63,7 +56,6 @@ def extract_run(run: Run, backbone: tuple | None = None) -> dict:
         if not changed:
             files.check(range(len(files)))
             print(f"{target.name}: features of {len(rows)} images are there already")
-            warn_of_versions(load_json(record_file(target))["versions"], target.name)
         else:
             if record_file(target).exists():
                 print(f"{target.name} is computed anew: {changed}")
@@ -75,7 +67,7 @@ def extract_run(run: Run, backbone: tuple | None = None) -> dict:
         if rank() == 0:  # also of what was kept: the table may be another one
             with run.write(f"{part}_features"):
                 pass
-    metadata = describe_extraction(run, data_config) | facts
+    metadata = describe_extraction(run, model, data_config)
     if rank() == 0:
         run.save("train_labels", load_codes(run))
         run.save("metadata", metadata)
@@ -83,15 +75,17 @@ def extract_run(run: Run, backbone: tuple | None = None) -> dict:
     return metadata
 
 
-def describe_extraction(run: Run, data_config: dict) -> dict:
+def describe_extraction(run: Run, model, data_config: dict) -> dict:
     """Return the metadata of a run's features, under the names of the project it replaces.
 
     `images_per_second` counts decoding, not loading the model; `peak_memory_mb` is that of the
-    whole process; `max_relative_difference` is from eager float32, on the first batch.
+    whole process; `max_relative_difference` is from eager float32, on the first batch; `file_mb`
+    is what the weights take on a disk.
     """
-    made = [load_json(record_file(run.path(f"{part}_features"))) for part in PARTS]
-    seconds = sum(part["seconds"] for part in made)
-    table, weights = run.load_table(), load_json(run.need("class_weights"))
+    records = [load_json(record_file(run.path(f"{part}_features"))) for part in PARTS]
+    images, seconds = (sum(record[key] for record in records) for key in ("images", "seconds"))
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    table = run.load_table()
     return {
         "model": run.recipe.network.backbone,
         "feature_dim": np.load(run.path("train_features"), mmap_mode="r").shape[1],
@@ -99,20 +93,20 @@ def describe_extraction(run: Run, data_config: dict) -> dict:
         "preprocessing": data_config,
         "preprocessing_fingerprint": fingerprint_preprocessing(data_config),
         "label_encoder": load_json(run.need("label_mapping")),
-        "class_weights": list(weights.values()),
-        "train_samples": int((table.split == "train").sum()),
-        "holdout_samples": int((table.split == "holdout").sum()),
-        "test_samples": int((table.split == "test").sum()),
-        "excluded_samples": int((table.split == "excluded").sum()),
+        "class_weights": list(load_json(run.need("class_weights")).values()),
+        **{f"{split}_samples": int((table.split == split).sum())
+           for split in ("train", "holdout", "test", "excluded")},
         "num_classes": len(count_classes(table)),
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": describe_versions(),
-        **{key: made[0][key] for key in ("engine", "precision", "device", "batch_size",
-                                         "processes")},
-        "images_per_second": round(sum(part["images"] for part in made) / max(seconds, 0.01), 1),
-        "peak_memory_mb": max(part["peak_memory_mb"] for part in made),
-        "max_relative_difference": max(part["max_relative_difference"] for part in made),
+        **{key: records[0][key]
+           for key in ("engine", "precision", "device", "batch_size", "processes")},
+        "images_per_second": round(images / max(seconds, 0.01), 1),
+        **{key: max(record[key] for record in records)
+           for key in ("peak_memory_mb", "max_relative_difference")},
         "seed": run.recipe.splits.seed,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "file_mb": round(size / 1e6, 1),
     }
 
 
@@ -137,10 +131,9 @@ def check_determinism(run: Run, model, data_config: dict, count: int = 16) -> fl
     stored = load_features(run, "train")[:count]
     difference = float(np.abs(again - stored).max() / np.abs(stored).max())
     if not difference <= TOLERANCE[run.recipe.features.precision]:
-        raise SuiteError(
-            f"features computed again differ by {difference:.2g} (relative) from those in "
-            f"{show_path(run.need('train_features'))}. Delete that file and run 03 again."
-        )
+        raise SuiteError(f"features computed again differ by {difference:.2g} (relative) from "
+                         f"those in {show_path(run.path('train_features'))}. Delete that file "
+                         "and run 03 again.")
     return difference
 
 

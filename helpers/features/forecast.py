@@ -1,5 +1,6 @@
 """Forecast: what an extraction will cost, measured on a few images before it starts."""
 
+import re
 import resource
 import shutil
 import sys
@@ -16,65 +17,57 @@ from helpers.processes import world
 TRIED = 48  # images
 
 
-def forecast_extraction(engine: Engine, files, place: Path) -> dict[str, float]:
+def forecast_extraction(engine: Engine, files, place: Path) -> None:
     """Decode and compute a few images, and print what all of them will take.
 
     Args:
         files: `ImageFiles`, at least one.
         place: the folder that the features go to.
 
-    Returns:
-        Images per second of `decoding` and of the `network`, each by all of this process's
-        workers alone, and of `both`; `minutes`, and MiB of `memory` and `disk`.
-
     Raises:
         SuiteError: the disk has too little room.
     """
-    count, rows = min(TRIED, len(files)), len(files.paths)
-    batch = np.zeros(engine.shape, np.uint8)
-    batch[0] = files.read(0)  # what happens only once is not counted
-    with one_thread_each():
-        start = time.perf_counter()
-        for number in range(count):
-            batch[number % len(batch)] = files.read(number)
-    decoding = engine.workers * count / (time.perf_counter() - start)
+    tried, images = min(TRIED, len(files)), len(files.paths)
+    batch = files.read_batch([0], engine.shape)  # what happens only once is not counted
     # Every worker of a CPU computes; a GPU is given one batch after the other.
     threads = engine.workers if engine.device == "cpu" else 1
-    batches = [batch] * max(threads, 4)
     with one_thread_each(), ThreadPoolExecutor(threads) as pool:
+        start = time.perf_counter()
+        for number in range(tried):
+            batch[number % len(batch)] = files.read(number)
+        decoding = engine.workers * tried / (time.perf_counter() - start)
+        batches = [batch] * max(threads, 4)
         list(pool.map(engine.compute, batches))
         start = time.perf_counter()
         list(pool.map(engine.compute, batches))
-    network = len(batches) * len(batch) / (time.perf_counter() - start)
+        network = len(batches) * len(batch) / (time.perf_counter() - start)
     # On a CPU both share the cores; a GPU computes while the CPU decodes.
-    both = 1 / (1 / decoding + 1 / network) if engine.device == "cpu" else min(
-        decoding, network)
-    minutes = len(files) / both / world() / 60
-    row = engine.width * np.dtype(np.float32).itemsize
-    disk = (rows + len(files)) * row / 2**20  # the shards, and what they are joined to
-    free = shutil.disk_usage(place).free / 2**20
-    copies = rows - len(files)
+    shared = 1 / (1 / decoding + 1 / network)
+    rate = world() * (shared if engine.device == "cpu" else min(decoding, network))
+    values = (images + len(files)) * engine.width  # in the shards, and what they are joined to
+    disk = values * np.dtype(np.float32).itemsize / 2**20
+    # What is to be continued is there already, or makes way.
+    there = sum(path.stat().st_size for path in place.glob("*.shards/*.npz"))
+    free = (shutil.disk_usage(place).free + there) / 2**20
+    copies = images - len(files)
     print(f"{engine.name} in {engine.precision} on {engine.device}, {engine.workers} workers, "
           f"{engine.batch_size} images a batch: decodes {decoding:,.0f} and computes "
           f"{network:,.0f} images/s")
-    print(f"{rows:,} images" + (f" ({copies} exact copies)" if copies else "")
-          + f": about {_format_minutes(minutes)} at {both * world():,.0f} images/s, "
+    print(f"{images:,} images" + (f" ({copies} exact copies)" if copies else "")
+          + f": about {_format_minutes(len(files) / rate / 60)} at {rate:,.0f} images/s, "
           f"{measure_peak():,.0f} MiB of memory, {disk:,.0f} MiB on the disk at most")
     if disk > free:
         raise SuiteError(f"the features need {disk:,.0f} MiB, {show_path(place)} has "
                          f"{free:,.0f}. Free some space, or send runs elsewhere with "
                          "SUITE_OUTPUTS.")
-    return {"decoding": decoding, "network": network, "both": both, "minutes": minutes,
-            "memory": measure_peak(), "disk": disk}
 
 
 def measure_peak() -> float:
     """Return the most memory that this process has held so far, in MiB."""
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    for line in lines:  # getrusage would count the parent's memory in a new process
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
+    found = re.search(r"VmHWM:\s*(\d+)", status.read_text()) if status.exists() else None
+    if found:  # getrusage would count the parent's memory in a new process
+        return int(found[1]) / 1024
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / (2**20 if sys.platform == "darwin" else 2**10)
 

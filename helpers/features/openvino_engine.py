@@ -3,11 +3,8 @@
 import functools
 import queue
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable
-from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 
@@ -15,7 +12,6 @@ from helpers.files import SuiteError
 from helpers.network.preprocessing import create_normalisation
 
 COPIES = 512 * 2**20  # bytes of weights, at most, that a copy for each worker may take
-KEPT_EXACT = 2  # convolutions, the first ones, that compute in float32 whatever the others do
 
 
 @functools.cache
@@ -52,8 +48,6 @@ def compile_network(model, data_config: dict, precision: str, workers: int,
         raise SuiteError(f"this machine's processor does not compute in {precision}: set "
                          "`precision: float32`.")
     graph = _convert(model, data_config, shape)
-    if precision != "float32":
-        graph = _keep_first_exact(core, graph)
     # A copy of the network for each worker computes in the worker's own thread, which saves
     # handing every batch to another; a large network is shared instead.
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -96,30 +90,3 @@ def _convert(model, data_config: dict, shape: tuple[int, int, int, int]):
         one = torch.zeros(1, *shape[1:], dtype=torch.uint8)
         traced = torch.jit.trace(Network().eval(), one, check_trace=False)
         return openvino.convert_model(traced, input=[(shape, openvino.Type.u8)])
-
-
-def _keep_first_exact(core, graph):
-    """Return the graph with its first convolutions marked to stay in float32.
-
-    A first depthwise filter's large weights cancel each other, so their rounding alone does half
-    of the harm: with it exact, MobileNetV2's bf16 features are twice as close, for a fiftieth of
-    the time. Only OpenVINO's file format lets Python set the mark.
-    """
-    import openvino
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "network.xml")
-        try:
-            openvino.save_model(graph, path, compress_to_fp16=False)
-        except (OSError, RuntimeError) as error:
-            raise SuiteError(f"cannot write the network to {folder} ({error}). Free some space "
-                             "there, or set TMPDIR to another folder.") from error
-        tree = ElementTree.parse(path)
-        layers = [layer for layer in tree.iter("layer")
-                  if layer.get("type") in ("Convolution", "GroupConvolution")]
-        for layer in layers[:KEPT_EXACT]:
-            marks = layer.find("rt_info")
-            marks = ElementTree.SubElement(layer, "rt_info") if marks is None else marks
-            ElementTree.SubElement(marks, "attribute", name="precise", version="0")
-        tree.write(path)
-        return core.read_model(path, config={"ENABLE_MMAP": False})  # the file goes away

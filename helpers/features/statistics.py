@@ -14,23 +14,21 @@ def check_features(features: np.ndarray, rows_at_once: int = 8192) -> dict[str, 
     Keys: images, features, nan, inf (counts of values), mean, std, min, max (of the finite
     values), constant (features with one value for all images).
     """
-    counts = {"nan": 0, "inf": 0}
-    total = squares = finite = 0.0
-    low = np.full(features.shape[1], np.inf)
-    high = -low
+    nan = inf = total = squares = 0
+    low, high = np.full(features.shape[1], np.inf), np.full(features.shape[1], -np.inf)
     for start in range(0, len(features), rows_at_once):
         block = np.asarray(features[start : start + rows_at_once], dtype=np.float64)
-        counts["nan"] += int(np.isnan(block).sum())
-        counts["inf"] += int(np.isinf(block).sum())
         good = np.isfinite(block)
-        finite += good.sum()
-        total += block[good].sum()
-        squares += (block[good] ** 2).sum()
-        low = np.minimum(low, np.where(good, block, np.inf).min(axis=0))
-        high = np.maximum(high, np.where(good, block, -np.inf).max(axis=0))
+        nan += int(np.isnan(block).sum())
+        inf += int(np.isinf(block).sum())
+        total += block.sum(where=good)
+        squares += np.square(block).sum(where=good)
+        low = np.minimum(low, block.min(axis=0, where=good, initial=np.inf))
+        high = np.maximum(high, block.max(axis=0, where=good, initial=-np.inf))
+    finite = features.size - nan - inf
     mean = total / finite if finite else np.nan
     variance = max(squares / finite - mean**2, 0.0) if finite else np.nan
-    return {"images": features.shape[0], "features": features.shape[1], **counts,
+    return {"images": features.shape[0], "features": features.shape[1], "nan": nan, "inf": inf,
             "mean": float(mean), "std": float(np.sqrt(variance)), "min": float(low.min()),
             "max": float(high.max()), "constant": int((low == high).sum())}
 
@@ -42,12 +40,10 @@ def compare_features(run: Run) -> pd.DataFrame:
         SuiteError: a feature is NaN or infinite, which no model could learn from.
     """
     arrays = {part: load_features(run, part) for part in ("train", "test")}
-    statistics = pd.DataFrame({part: check_features(array)
-                               for part, array in arrays.items() if len(array)})
+    statistics = pd.DataFrame(
+        {part: check_features(array) for part, array in arrays.items() if len(array)})
     bad = statistics.loc[["nan", "inf"]].to_numpy().sum()
     if bad:
-        raise SuiteError(
-            f"{int(bad)} feature values are NaN or infinite. Look at the images with "
-            "01_eda, try other `weights`, and run 03_extraction again."
-        )
+        raise SuiteError(f"{int(bad)} feature values are NaN or infinite. Look at the images "
+                         "with 01_eda, try other `weights`, and run 03_extraction again.")
     return statistics

@@ -29,25 +29,29 @@ def describe_network(recipe: Recipe, measured: dict | None = None) -> dict:
 
 def describe_features(run: Run, rows: pd.DataFrame) -> dict:
     """Return all that the features of `rows` mean: the images, and `describe_network`."""
-    digest = hashlib.sha256()
-    for pair in zip(rows.image_id, rows.sha256, strict=True):
-        digest.update("\0".join(pair).encode() + b"\n")
-    return {"images": f"{len(rows)}, {digest.hexdigest()[:16]}"} | describe_network(
-        run.recipe, run.measured)
+    text = "".join(f"{name}\0{digest}\n"
+                   for name, digest in zip(rows.image_id, rows.sha256, strict=True))
+    images = f"{len(rows)}, {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return {"images": images} | describe_network(run.recipe, run.measured)
 
 
 def find_changes(run: Run, part: str, description: dict) -> str:
-    """Say why the features that are there do not mean `description`; empty if they do."""
+    """Say why the features that are there do not mean `description`; empty if they do.
+
+    Features made with other versions of the libraries are kept; a line says so.
+    """
     path = run.path(f"{part}_features")
     if not path.exists() or not record_file(path).exists():
         return f"{show_path(record_file(path))} is missing, which says from what"
-    return describe_changes(load_json(record_file(path))["description"], description)
+    record = load_json(record_file(path))
+    changed = describe_changes(record["description"], description)
+    if not changed:
+        warn_of_versions(record["versions"], show_path(path))
+    return changed
 
 
 def load_features(run: Run, part: str) -> np.ndarray:
     """Open `train` or `test` features as a read-only memory map, (images, features) float32.
-
-    Features made with other versions of the libraries are kept; a line says so.
 
     Raises:
         SuiteError: they are missing or unfinished, or mean other images, other weights or
@@ -60,7 +64,6 @@ def load_features(run: Run, part: str) -> np.ndarray:
     if changed or len(features) != len(rows):
         raise SuiteError(f"{show_path(path)} was made with other settings or images: "
                          f"{changed or f'it has {len(features)} rows'}. Run 03_extraction again.")
-    warn_of_versions(load_json(record_file(path))["versions"], show_path(path))
     return features
 
 

@@ -5,18 +5,19 @@ Results come in the order of the images, and no more than a shard of them is in 
 """
 
 import contextlib
-import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from helpers.colab import copy_part
 from helpers.data.images import read_file
 from helpers.features.engines import Engine, one_thread_each
 from helpers.features.forecast import measure_peak
@@ -24,7 +25,7 @@ from helpers.files import SuiteError, save_json, show_path, write_whole
 from helpers.network.pixels import read_pixels
 from helpers.network.preprocessing import create_geometry
 from helpers.processes import gather, rank, wait_for_all, world
-from helpers.shards import Shards, choose_rows
+from helpers.resuming import Shards, choose_rows
 from helpers.versions import describe_versions
 
 AHEAD = 4  # batches a worker that may wait for an earlier one
@@ -40,14 +41,13 @@ class ImageFiles:
     """
 
     def __init__(self, rows: pd.DataFrame, data_config: dict):
-        self.paths, self.data_config = rows.path.tolist(), data_config
-        self.hashes = rows.sha256.tolist() if "sha256" in rows else [None] * len(rows)
-        codes = (pd.factorize(rows.sha256, use_na_sentinel=False)[0] if "sha256" in rows
-                 else np.arange(len(rows)))
+        self.paths, self.data_config, self.geometry = rows.path.tolist(), data_config, None
+        hashed = "sha256" in rows
+        self.hashes = rows.sha256.tolist() if hashed else [None] * len(rows)
+        codes = pd.factorize(rows.sha256)[0] if hashed else np.arange(len(rows))
         by_file = np.argsort(codes, kind="stable")
-        starts = np.flatnonzero(np.diff(codes[by_file], prepend=-1))
-        self.places = np.split(by_file, starts[1:]) if len(rows) else []  # rows of each file
-        self.geometry = None
+        ends = np.cumsum(np.bincount(codes))
+        self.places = np.split(by_file, ends[:-1]) if len(rows) else []  # rows of each file
 
     def __len__(self) -> int:
         return len(self.places)
@@ -65,11 +65,11 @@ class ImageFiles:
             read_file(self.paths[copy], self.hashes[copy])
         return read_pixels(self.paths[row], self.geometry, self.hashes[row])
 
-    def fill(self, pixels: np.ndarray, numbers: range) -> np.ndarray:
-        """Put the pixels of some files into the first places of a batch, zeros into the rest."""
+    def read_batch(self, numbers: Iterable[int], shape: tuple) -> np.ndarray:
+        """Return a batch of `shape`: the pixels of some files, then zeros."""
+        pixels = np.zeros(shape, np.uint8)
         for slot, number in enumerate(numbers):
             pixels[slot] = self.read(number)
-        pixels[len(numbers):] = 0
         return pixels
 
     def check(self, numbers: Iterable[int]) -> None:
@@ -79,10 +79,12 @@ class ImageFiles:
         """
         rows = [row for number in numbers for row in self.places[number]]
         with ThreadPoolExecutor() as pool:
-            for start in range(0, len(rows), CHECKED):
-                part = rows[start : start + CHECKED]
-                list(pool.map(read_file, (self.paths[row] for row in part),
-                              (self.hashes[row] for row in part)))
+            for part in _split(rows, CHECKED):
+                list(pool.map(lambda row: read_file(self.paths[row], self.hashes[row]), part))
+
+
+def _split(numbers: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
 def record_file(target: Path) -> Path:
@@ -103,44 +105,45 @@ def stream_features(engine: Engine, files: ImageFiles, target: Path, description
             a full disk. The shards that were done until then are kept.
     """
     size = choose_rows(len(files), engine.batch_size)
-    how = {"description": description, "engine": engine.name, "device": engine.device,
-           "batch_size": engine.batch_size, "shard": size, "versions": describe_versions()}
-    shards = Shards(target.with_suffix(".shards"), target.parent, -(-len(files) // size), how)
+    origin = {"description": description, "engine": engine.name, "device": engine.device,
+              "batch_size": engine.batch_size, "shard": size, "versions": describe_versions()}
+    parts = _split(range(len(files)), size)
+    shards = Shards(target.with_suffix(".shards"), target.parent, len(parts), origin)
     shards.open()
     for number in shards.list_done()[rank() :: world()]:
-        files.check(range(number * size, min(len(files), (number + 1) * size)))
-    _compute_shards(shards, size, engine, files, shards.list_missing())
+        files.check(parts[number])
+    _compute_shards(shards, engine, files, {n: parts[n] for n in shards.list_missing()})
     peaks = gather(measure_peak())  # and everybody is done
     if rank() == 0:
         record_file(target).unlink(missing_ok=True)  # nothing vouches for an older array
         seconds = _join(shards, files, target, engine.width) / world()
-        save_json(how | {"images": len(files), "rows": len(files.paths), "seconds": round(
-            seconds, 2), "processes": world(), "precision": engine.precision,
-            "peak_memory_mb": round(max(peaks)),
-            "max_relative_difference": engine.difference}, record_file(target))
+        facts = {"images": len(files), "rows": len(files.paths), "seconds": round(seconds, 2),
+                 "processes": world(), "precision": engine.precision,
+                 "peak_memory_mb": round(max(peaks)),
+                 "max_relative_difference": engine.difference}
+        save_json(origin | facts, record_file(target))
+        for part in (target, record_file(target)):  # before Drive loses the shards
+            copy_part(part, target.parent)
         shards.remove()
     wait_for_all()
 
 
-def _compute_shards(shards: Shards, size: int, engine: Engine, files: ImageFiles,
-                    missing: list[int]) -> None:
-    ends = {number: min(len(files), (number + 1) * size) for number in missing}
-    step = engine.batch_size
-    batches = {number: [range(start, min(start + step, end))
-                        for start in range(number * size, end, step)]
-               for number, end in ends.items()}
+def _compute_shards(shards: Shards, engine: Engine, files: ImageFiles,
+                    missing: dict[int, range]) -> None:
+    batches = {number: _split(part, engine.batch_size) for number, part in missing.items()}
     compute = _compute_by_threads if engine.device == "cpu" else _compute_from_loader
+    found = compute(engine, files, list(chain.from_iterable(batches.values())))
     name = f"{shards.place.stem} ({world()} processes)" if world() > 1 else shards.place.stem
-    before = len(files) - world() * sum(len(part) for some in batches.values() for part in some)
-    with tqdm(total=len(files), initial=max(0, before), desc=name, unit="image", mininterval=1,
-              disable=rank() > 0) as bar, contextlib.closing(compute(
-                  engine, files, [part for some in batches.values() for part in some])) as found:
-        for number, parts in batches.items():
+    before = len(files) - world() * sum(map(len, missing.values()))
+    with contextlib.closing(found), tqdm(
+            total=len(files), initial=max(0, before), desc=name, unit="image", mininterval=1,
+            disable=rank() > 0) as bar:
+        for number, some in batches.items():
             start, values = time.monotonic(), []
-            for part in parts:
+            for batch in some:
                 values.append(next(found))
-                _require_numbers(values[-1], files, part)
-                bar.update(min(len(part) * world(), bar.total - bar.n))
+                _require_numbers(values[-1], files, batch)
+                bar.update(min(len(batch) * world(), bar.total - bar.n))
             shards.save(number, features=np.concatenate(values),
                         seconds=np.array(time.monotonic() - start))
 
@@ -148,12 +151,10 @@ def _compute_shards(shards: Shards, size: int, engine: Engine, files: ImageFiles
 def _compute_by_threads(engine: Engine, files: ImageFiles,
                         batches: list[range]) -> Iterator[np.ndarray]:
     """Yield the features of each batch, in order, while threads work on the next ones."""
-    own, waiting = threading.local(), deque()
+    waiting = deque()
 
     def work(numbers: range) -> np.ndarray:
-        if not hasattr(own, "pixels"):
-            own.pixels = np.zeros(engine.shape, np.uint8)
-        return engine.compute(files.fill(own.pixels, numbers))[: len(numbers)]
+        return engine.compute(files.read_batch(numbers, engine.shape))[: len(numbers)]
 
     with one_thread_each(), ThreadPoolExecutor(engine.workers) as pool:
         try:
@@ -167,25 +168,6 @@ def _compute_by_threads(engine: Engine, files: ImageFiles,
             pool.shutdown(cancel_futures=True)
 
 
-class _Batches:
-    """A torch dataset of batches of pixels."""
-
-    def __init__(self, files: ImageFiles, shape: tuple, batches: list[range]):
-        self.files, self.shape, self.batches = files, shape, batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, batch: int):
-        import torch
-
-        try:
-            return torch.from_numpy(self.files.fill(np.zeros(self.shape, np.uint8),
-                                                    self.batches[batch]))
-        except SuiteError as error:  # torch would wrap it into a worker's stack
-            return str(error)
-
-
 def _compute_from_loader(engine: Engine, files: ImageFiles,
                          batches: list[range]) -> Iterator[np.ndarray]:
     """Yield the features of each batch, in order, from what worker processes decode.
@@ -196,13 +178,23 @@ def _compute_from_loader(engine: Engine, files: ImageFiles,
     import torch
     from torch.utils.data import DataLoader
 
-    loader = DataLoader(_Batches(files, engine.shape, batches), batch_size=None,
-                        pin_memory=torch.cuda.is_available(),
+    loader = DataLoader(batches, batch_size=None, pin_memory=torch.cuda.is_available(),
+                        collate_fn=partial(_read_batch, files, engine.shape),
                         num_workers=min(engine.workers, len(batches)))
     for numbers, pixels in zip(batches, loader, strict=True):
         if isinstance(pixels, str):
             raise SuiteError(pixels)
         yield engine.compute(pixels.numpy())[: len(numbers)]
+
+
+def _read_batch(files: ImageFiles, shape: tuple, numbers: range):
+    """Return a batch of pixels as a tensor, or what is wrong with a file."""
+    import torch
+
+    try:
+        return torch.from_numpy(files.read_batch(numbers, shape))
+    except SuiteError as error:  # torch would wrap it into a worker's stack
+        return str(error)
 
 
 def _require_numbers(values: np.ndarray, files: ImageFiles, numbers: range) -> None:

@@ -18,26 +18,15 @@ LEVELS = ("LIGHT", "MEDIUM", "HEAVY")
 def create_group(name: str) -> A.Compose:
     """Return one group of changes: `geometric`, `colour`, `quality` or `advanced`."""
     groups = {
-        "geometric": [
-            A.HorizontalFlip(p=0.5),
-            _move(shift=0.1, scale=0.1, rotate=15, p=0.5),
-            A.Perspective(scale=(0.02, 0.05), p=0.3),
-        ],
-        "colour": [
-            A.RandomBrightnessContrast(0.2, 0.2, p=0.5),
-            A.HueSaturationValue(10, 20, 20, p=0.5),
-            A.RandomGamma((80, 120), p=0.3),
-            A.ToGray(p=0.05),
-        ],
-        "quality": [
-            A.GaussNoise(std_range=(0.012, 0.028), p=0.3),
-            A.GaussianBlur((3, 5), p=0.2),
-            A.ImageCompression(quality_range=(70, 95), p=0.2),
-        ],
-        "advanced": [
-            _drop(holes=8, side=0.14, fill=0, p=0.3),
-            A.ElasticTransform(alpha=50, sigma=5, p=0.2),
-        ],
+        "geometric": [A.HorizontalFlip(p=0.5), _move(shift=0.1, scale=0.1, rotate=15, p=0.5),
+                      A.Perspective(scale=(0.02, 0.05), p=0.3)],
+        "colour": [A.RandomBrightnessContrast(0.2, 0.2, p=0.5),
+                   A.HueSaturationValue(10, 20, 20, p=0.5),
+                   A.RandomGamma((80, 120), p=0.3), A.ToGray(p=0.05)],
+        "quality": [A.GaussNoise(std_range=(0.012, 0.028), p=0.3), A.GaussianBlur((3, 5), p=0.2),
+                    A.ImageCompression(quality_range=(70, 95), p=0.2)],
+        "advanced": [_drop(holes=8, side=0.14, fill=0, p=0.3),
+                     A.ElasticTransform(alpha=50, sigma=5, p=0.2)],
     }
     return A.Compose(groups[name])
 
@@ -48,21 +37,14 @@ def create_level(level: str, seed: int | None = None) -> A.Compose:
     LIGHT for large classes, MEDIUM, and HEAVY for small ones, which are seen most often.
     """
     levels = {
-        "LIGHT": [
-            A.HorizontalFlip(p=0.3),
-            A.RandomBrightnessContrast(0.1, 0.1, p=0.3),
-            A.Rotate(limit=10, p=0.2),
-        ],
-        "MEDIUM": [
-            A.HorizontalFlip(p=0.5),
-            _move(shift=0.1, scale=0.1, rotate=15, p=0.5),
-            A.RandomBrightnessContrast(0.2, 0.2, p=0.5),
-            A.HueSaturationValue(10, 20, 20, p=0.3),
-            A.GaussNoise(std_range=(0.012, 0.021), p=0.2),
-        ],
+        "LIGHT": [A.HorizontalFlip(p=0.3), A.RandomBrightnessContrast(0.1, 0.1, p=0.3),
+                  A.Rotate(limit=10, p=0.2)],
+        "MEDIUM": [A.HorizontalFlip(p=0.5), _move(shift=0.1, scale=0.1, rotate=15, p=0.5),
+                   A.RandomBrightnessContrast(0.2, 0.2, p=0.5),
+                   A.HueSaturationValue(10, 20, 20, p=0.3),
+                   A.GaussNoise(std_range=(0.012, 0.021), p=0.2)],
         "HEAVY": [
-            A.HorizontalFlip(p=0.5),
-            A.VerticalFlip(p=0.1),
+            A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.1),
             _move(shift=0.15, scale=0.15, rotate=20, p=0.7),
             A.OneOf([A.RandomBrightnessContrast(0.3, 0.3), A.HueSaturationValue(20, 30, 30),
                      A.RandomGamma((70, 130))], p=0.7),

@@ -17,53 +17,45 @@ def create_backbone(recipe: Recipe, measured: dict | None = None):
         (`resolve_data_config`).
 
     Raises:
-        SuiteError: unknown backbone or weights, a file or an image size that does not fit.
+        SuiteError: unknown backbone or weights, a file or an image size that does not fit, no
+            vector of features.
         DownloadError: no way to the hub.
     """
     import timm
     import torch
 
     check_network(recipe)
-    name, weights, size = (recipe.network.backbone, recipe.network.weights,
-                           recipe.network.image_size)
-    options = {"num_classes": 0}
+    name, weights = recipe.network.backbone, recipe.network.weights
     # Vision transformers are built for one input size; convolutions take any.
-    fixed = size and find_config(recipe).get("fixed_input_size")
+    fixed = recipe.network.image_size and find_config(recipe).get("fixed_input_size")
+    size = {"img_size": recipe.network.image_size} if fixed else {}
     if weights.endswith(WEIGHT_FILES):
-        model = timm.create_model(name, **options)
+        model = timm.create_model(name, num_classes=0)
         load_weights(model, resolve_path(weights), name)
-        if fixed and hasattr(model, "set_input_size"):
-            model.set_input_size(img_size=size)
+        if size and hasattr(model, "set_input_size"):
+            model.set_input_size(**size)
     elif weights == "random":
-        options |= {"img_size": size} if fixed else {}
         torch.manual_seed(recipe.splits.seed)
-        model = timm.create_model(name, **options)
+        model = timm.create_model(name, num_classes=0, **size)
     else:
-        options |= {"img_size": size} if fixed else {}
         tagged = name if weights == "pretrained" else f"{name}.{weights}"
         try:
-            model = timm.create_model(tagged, pretrained=True, **options)
+            model = timm.create_model(tagged, pretrained=True, num_classes=0, **size)
         except Exception as error:  # the hub's client raises a dozen unrelated kinds
             raise explain_download(tagged, error) from error
     # Gradients off and evaluation mode: batch norm must not drift with the user's images.
     model.requires_grad_(False).eval()
     data_config = resolve_data_config(recipe, measured)
-    measure_width(model, data_config)
+    _require_vector(model, data_config)
     return model, data_config
 
 
-def measure_width(model, data_config: dict) -> int:
-    """Return how many features the model gives for an image, by asking it once.
-
-    Raises:
-        SuiteError: it cannot take images of this size, or gives no vector of features.
-    """
+def _require_vector(model, data_config: dict) -> None:
     import torch
 
     try:
-        device = next(model.parameters()).device
         with torch.inference_mode():
-            shape = model(torch.zeros(1, *data_config["input_size"], device=device)).shape
+            shape = model(torch.zeros(1, *data_config["input_size"])).shape
     except (RuntimeError, AssertionError, ValueError) as error:
         size = "{} x {}".format(*data_config["input_size"][1:])
         raise SuiteError(f"the backbone cannot take images of {size} pixels ({error}). Set "
@@ -71,4 +63,3 @@ def measure_width(model, data_config: dict) -> int:
     if len(shape) != 2:
         raise SuiteError(f"the backbone gives {tuple(shape)} for an image, no vector of "
                          "features; choose another `backbone`.")
-    return shape[1]

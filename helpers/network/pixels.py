@@ -38,12 +38,10 @@ def read_pixels(path: str, geometry, sha256: str | None = None) -> np.ndarray:
     """
     content = read_file(path, sha256)
     pixels = _decode_jpeg(content)
-    if pixels is None:
-        try:
-            return geometry(decode_image(path, content))
-        except UnreadableImageError as error:
-            raise refuse_image(path, error) from None
-    return geometry(pixels)
+    try:
+        return geometry(decode_image(path, content) if pixels is None else pixels)
+    except UnreadableImageError as error:
+        raise refuse_image(path, error) from None
 
 
 def _decode_jpeg(content: bytes):
@@ -61,8 +59,8 @@ def _decode_jpeg(content: bytes):
         if image.mode not in ("RGB", "L") or image.width * image.height > MAX_PIXELS or (
                 image.getexif().get(ORIENTATION, 1) not in (0, 1)):
             return None
-        return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8),
-                           mode=ImageReadMode.RGB)
+        encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        return decode_jpeg(encoded, mode=ImageReadMode.RGB)
     except Exception:  # damaged files raise whatever a decoder stumbles over
         return None
 

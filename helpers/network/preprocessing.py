@@ -6,6 +6,7 @@ unless the recipe says otherwise.
 
 import hashlib
 import json
+from functools import partial
 
 import numpy as np
 
@@ -74,25 +75,23 @@ def create_geometry(data_config: dict):
     options = {key: value for key, value in data_config.items() if key != "normalisation"}
     steps = [step for step in create_transform(**options, is_training=False).transforms
              if type(step).__name__ not in NUMBERS]
-    first, *rest = steps
-    kinds = [type(step).__name__ for step in steps]
+    first, kinds = steps[0], [type(step).__name__ for step in steps]
+    # Padding to a border and Lanczos timm does to Pillow's images alone.
     usual = kinds in (["Resize"], ["Resize", "CenterCrop"]) and (
         first.interpolation.value in ("bilinear", "bicubic"))
 
+    if usual:
+        steps[0] = partial(functional.resize, size=first.size, interpolation=first.interpolation,
+                           antialias=True)
+
     def resize(image) -> np.ndarray:
-        if not usual:  # padding to a border, Lanczos: timm does these to Pillow's images alone
-            if torch.is_tensor(image):
-                image = Image.fromarray(image.permute(1, 2, 0).numpy())
-            for step in steps:
-                image = step(image)
-            return np.array(image)
-        if not torch.is_tensor(image):
+        if usual and not torch.is_tensor(image):
             image = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        size = first.size if isinstance(first.size, int) else list(first.size)
-        image = functional.resize(image, size, first.interpolation, antialias=True)
-        for crop in rest:
-            image = crop(image)
-        return image.permute(1, 2, 0).numpy()
+        elif not usual and torch.is_tensor(image):
+            image = Image.fromarray(image.permute(1, 2, 0).numpy())
+        for step in steps:
+            image = step(image)
+        return image.permute(1, 2, 0).numpy() if usual else np.array(image)
 
     return resize
 
@@ -105,14 +104,16 @@ def create_normalisation(data_config: dict):
     """
     import torch
 
-    if data_config.get("normalisation") == "zscore":
-        return lambda pixels: standardise_image(_scale(pixels))
     mean, std = (torch.tensor(data_config[key]).view(3, 1, 1) for key in ("mean", "std"))
-    return lambda pixels: (_scale(pixels) - mean.to(pixels.device)) / std.to(pixels.device)
 
+    def normalise(pixels):
+        values = pixels.movedim(-1, -3).float() / 255
+        if data_config.get("normalisation") == "zscore":  # by each image's own channels
+            spread = values.std((-2, -1), keepdim=True).clamp_min(1e-3)
+            return (values - values.mean((-2, -1), keepdim=True)) / spread
+        return (values - mean.to(pixels.device)) / std.to(pixels.device)
 
-def _scale(pixels):
-    return pixels.movedim(-1, -3).float() / 255
+    return normalise
 
 
 def create_preprocessing(data_config: dict):
@@ -124,12 +125,6 @@ def create_preprocessing(data_config: dict):
 
     resize, normalise = create_geometry(data_config), create_normalisation(data_config)
     return lambda image: normalise(torch.from_numpy(resize(image))).contiguous()
-
-
-def standardise_image(tensor):
-    """Return (..., 3, H, W) with mean 0 and deviation 1 in each image's own channels."""
-    return (tensor - tensor.mean((-2, -1), keepdim=True)) / tensor.std(
-        (-2, -1), keepdim=True).clamp_min(1e-3)
 
 
 def undo_normalisation(tensor, data_config: dict) -> np.ndarray:

@@ -29,11 +29,9 @@ def check_network(recipe: Recipe) -> None:
     elif weights not in ("random", "pretrained"):
         tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone}.*")]
         if weights not in tags:
-            raise SuiteError(
-                f"timm knows no weights '{weights}' for {backbone}; it knows: "
-                f"{', '.join(tags) or 'none'}. Or set `weights` to a file ending in "
-                f"{', '.join(WEIGHT_FILES)}, or to `random`."
-            )
+            raise SuiteError(f"timm knows no weights '{weights}' for {backbone}; it knows: "
+                             f"{', '.join(tags) or 'none'}. Or set `weights` to a file ending in "
+                             f"{', '.join(WEIGHT_FILES)}, or to `random`.")
 
 
 def find_config(recipe: Recipe) -> dict:
@@ -65,10 +63,9 @@ def load_weights(model, path: Path, name: str) -> None:
         state = load_state_dict(str(path), use_ema=False, weights_only=True)
         result = model.load_state_dict(state, strict=False)
     except Exception as error:  # unpickling, safetensors and shape errors share no base
-        raise SuiteError(
-            f"{show_path(path)} cannot be loaded into {name}: {str(error)[:300]} "
-            "Files are read without running code from them (weights_only)."
-        ) from error
+        raise SuiteError(f"{show_path(path)} cannot be loaded into {name}: {str(error)[:300]} "
+                         "Files are read without running code from them (weights_only)."
+                         ) from error
     classifier = model.pretrained_cfg.get("classifier") or ()
     classifier = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     strange = [key for key in result.unexpected_keys if not key.startswith(classifier)]
@@ -77,8 +74,7 @@ def load_weights(model, path: Path, name: str) -> None:
             f"{show_path(path)} does not fit {name}: {len(result.missing_keys)} tensors are "
             f"missing ({', '.join(result.missing_keys[:3]) or 'none'}), {len(strange)} are "
             f"unknown ({', '.join(strange[:3]) or 'none'}). Set `backbone` to the "
-            "architecture that the file was saved from."
-        )
+            "architecture that the file was saved from.")
 
 
 def explain_download(tagged: str, error: Exception) -> DownloadError:
@@ -93,5 +89,4 @@ def explain_download(tagged: str, error: Exception) -> DownloadError:
         f"internet run `hf download {hub_id} model.safetensors --local-dir weights`, copy the "
         f"file here as data/weights/{tagged}.safetensors, and set "
         f"`weights: data/weights/{tagged}.safetensors`. Or set `weights: random` to try the "
-        "suite without them."
-    )
+        "suite without them.")

@@ -1,12 +1,12 @@
 """Charts: numbers drawn, in one style; each function returns a matplotlib Figure."""
 
-import functools
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import style
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullLocator
@@ -14,7 +14,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from helpers.files import write_whole
 from helpers.run import Run
 
-STYLE = Path(__file__).with_name("suite.mplstyle")
+# Decorates what draws: texts and colours take the style when they are made.
+styled = style.context(Path(__file__).with_name("suite.mplstyle"))
 WIDTH = 9.0  # inches; 900 pixels at the style's resolution
 MARKERS = "osD^vP"  # with ten colours, 60 classes can be told apart
 
@@ -24,17 +25,6 @@ def create_figure(height: float, rows: int = 1, columns: int = 1, *, width: floa
     """Return a Figure and its axes; no pyplot, so that nothing is shown twice or leaks."""
     figure = Figure(figsize=(width, height))
     return figure, figure.subplots(rows, columns, **options)
-
-
-def styled(draw):
-    """Apply the suite's style while `draw` draws: texts and colours take it at creation."""
-
-    @functools.wraps(draw)
-    def wrapper(*args, **options):
-        with style.context(STYLE):
-            return draw(*args, **options)
-
-    return wrapper
 
 
 def save_figure(run: Run, figure: Figure, name: str):
@@ -88,14 +78,13 @@ def plot_class_shares(table: pd.DataFrame):
     shares = shares[named.label.value_counts().index]
     figure, axes = create_figure(max(3.0, 0.36 * len(shares) + 1.6))
     left = np.zeros(len(shares))
-    for position, name in enumerate(shares):
-        values = shares[name].to_numpy()
+    for position, values in enumerate(shares.to_numpy().T):
         axes.barh(shares.index, values, left=left, color=_colour(position), edgecolor="white")
         left += values
     axes.invert_yaxis()
     if len(shares.columns) <= 40:
-        axes.legend(axes.containers, map(shorten, shares), loc="center left",
-                    bbox_to_anchor=(1, 0.5), fontsize=10, ncols=1 + len(shares.columns) // 16)
+        _write_legend(axes, axes.containers, map(shorten, shares), fontsize=10,
+                      ncols=1 + len(shares.columns) // 16)
     axes.set(xlabel="share of images", xlim=(0, 1), title="The same classes in every fold")
     return figure
 
@@ -104,12 +93,12 @@ def plot_class_shares(table: pd.DataFrame):
 def plot_feature_statistics(train: np.ndarray, test: np.ndarray):
     """Histogram of every feature's mean, and of every image's length, train against test."""
     figure, (left, right) = create_figure(3.4, 1, 2)
-    for axes, what in ((left, "mean"), (right, "norm")):
-        values = {name: (array.mean(axis=0) if what == "mean"
-                         else np.linalg.norm(array, axis=1))
-                  for name, array in (("train", train), ("test", test)) if len(array)}
-        bins = np.histogram_bin_edges(np.concatenate(list(values.values())), 40)
-        for name, numbers in values.items():
+    sets = {name: array for name, array in (("train", train), ("test", test)) if len(array)}
+    for axes, measure in ((left, lambda array: array.mean(axis=0)),
+                          (right, lambda array: np.linalg.norm(array, axis=1))):
+        values = [measure(array) for array in sets.values()]
+        bins = np.histogram_bin_edges(np.concatenate(values), 40)
+        for name, numbers in zip(sets, values, strict=True):
             axes.hist(numbers, bins, density=True, alpha=0.55, label=name)
         axes.set_yticks([])
         axes.ticklabel_format(axis="x", scilimits=(-3, 4), useMathText=True)
@@ -133,7 +122,7 @@ def plot_c_search(scores: pd.DataFrame):
              title="The penalty chosen inside each fold")
     axes.grid(axis="y")
     if scores.fold.nunique() <= 10:
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        _write_legend(axes)
     return figure
 
 
@@ -145,15 +134,13 @@ def plot_projection(points: pd.DataFrame):
     for position, name in enumerate(names):
         rows = points[points.label == name]
         axes.scatter(rows.x, rows.y, s=max(6, min(26, 30_000 / len(points))), alpha=0.7,
-                     color=_colour(position), marker=_marker(position), linewidth=0, label=name)
-    for name in names:
-        rows = points[points.label == name]
+                     color=_colour(position), marker=_marker(position), linewidth=0)
         axes.text(rows.x.median(), rows.y.median(), shorten(name), ha="center", va="center",
                   fontsize=11 if len(names) <= 40 else 7, weight="bold",
                   bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1})
     if len(names) <= 40:
-        axes.legend(axes.collections, map(shorten, names), loc="center left",
-                    bbox_to_anchor=(1, 0.5), markerscale=1.5, ncols=1 + len(names) // 21)
+        _write_legend(axes, axes.collections, map(shorten, names), markerscale=1.5,
+                      ncols=1 + len(names) // 21)
     axes.set(xticks=[], yticks=[], title="t-SNE of the features, coloured by class")
     axes.spines[:].set_visible(False)
     return figure
@@ -191,10 +178,9 @@ def plot_scores(scores: dict[str, pd.DataFrame]):
         errors = np.clip([table.value - table.low, table.high - table.value], 0, None)
         axes.errorbar(table.value, rows, xerr=errors, fmt="o", capsize=4, label=name)
         axes.set_yticks(range(len(table)), table.index)
-    axes.invert_yaxis()
     axes.grid(axis="x")
     axes.set(xlabel="score with its 95 % interval", title="Scores", ylim=(len(table) - 0.5, -0.5))
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    _write_legend(axes)
     return figure
 
 
@@ -216,9 +202,13 @@ def shorten(name: str, length: int = 24) -> str:
     return name if len(name) <= length else f"{name[: length - 9]}…{name[-8:]}"
 
 
+def _write_legend(axes, *handles_and_names, **options) -> None:
+    """Write the legend to the right of the axes, where it hides nothing."""
+    axes.legend(*handles_and_names, loc="center left", bbox_to_anchor=(1, 0.5), **options)
+
+
 def _colour(position: int) -> str:
-    cycle = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
-    return cycle[position % len(cycle)]
+    return to_hex(f"C{position}")  # begins anew after the style's last colour
 
 
 def _marker(position: int) -> str:
@@ -233,15 +223,14 @@ def plot_backbones(table: pd.DataFrame):
     Args:
         table: from `compare_backbones`; rows without a score are left out.
     """
-    scored = table.dropna(subset=["macro F1"])
     figure, axes = create_figure(5.4)
-    for name, row in scored.iterrows():
-        position = list(table.index).index(name)
+    for position, (name, row) in enumerate(table.iterrows()):
+        if pd.isna(row["macro F1"]):
+            continue
         colour = _colour(position)
         error = [[row["macro F1"] - row.low], [row.high - row["macro F1"]]]
         axes.errorbar(row.images_per_second, row["macro F1"], error, fmt=_marker(position),
-                      markersize=8,
-                      color=colour, capsize=3, alpha=0.9,
+                      markersize=8, color=colour, capsize=3, alpha=0.9,
                       markerfacecolor="white" if row.weights == "random" else colour)
         axes.annotate(name, (row.images_per_second, row.low), (0, -12), fontsize=9,
                       textcoords="offset points", ha="center",  # perhaps over another's bar

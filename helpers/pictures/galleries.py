@@ -14,15 +14,13 @@ MOST_CLASSES = 30  # a taller grid could not be read
 
 def show_classes(table: pd.DataFrame, per_class: int = 10, seed: int = 0):
     """A row of random images for every class, largest class on top."""
-    names = table.label.value_counts().index[:MOST_CLASSES]
     rows = {}
-    for name in names:
-        members = table[table.label == name]
-        chosen = members.sample(min(per_class, len(members)), random_state=seed)
-        rows[shorten(name)] = chosen.path.tolist()
-    more = table.label.nunique() - len(names)
+    for name in table.label.value_counts().index[:MOST_CLASSES]:
+        paths = table.path[table.label == name]
+        rows[shorten(name)] = paths.sample(min(per_class, len(paths)), random_state=seed).tolist()
+    more = table.label.nunique() - MOST_CLASSES
     return _show_rows(rows, per_class, "Images of each class" + (
-        f" ({more} smaller classes not shown)" if more else ""))
+        f" ({more} smaller classes not shown)" if more > 0 else ""))
 
 
 @styled
@@ -33,14 +31,13 @@ def _show_rows(rows: dict[str, list[str]], columns: int, title: str, size: int =
     canvas = np.full((step * len(rows), step * columns, 3), 255, np.uint8)
     for row, paths in enumerate(rows.values()):
         for column, path in enumerate(paths[:columns]):
-            canvas[row * step : row * step + THUMBNAIL,
-                   column * step : column * step + THUMBNAIL] = _thumbnail(path)
+            top, left = row * step, column * step
+            canvas[top : top + THUMBNAIL, left : left + THUMBNAIL] = _thumbnail(path)
     axes.imshow(canvas)
+    axes.set(xticks=[], title=title)
     axes.set_yticks(np.arange(len(rows)) * step + THUMBNAIL / 2, rows, fontsize=size)
-    axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(title)
     return figure
 
 
@@ -49,18 +46,14 @@ def show_preprocessing(table: pd.DataFrame, data_config: dict, count: int = 6, s
     """Images as they are (top), and what the network sees of them (bottom)."""
     chosen = table.sample(min(count, len(table)), random_state=seed)
     prepare = create_preprocessing(data_config)
-    figure, axes = create_figure(2 * WIDTH / count + 0.7, 2, len(chosen), squeeze=False)
-    for column, (path, label) in enumerate(zip(chosen.path, chosen.label, strict=True)):
+    figure, axes = _create_grid(2 * WIDTH / count + 0.7, 2, len(chosen))
+    for (above, below), path, label in zip(axes.T, chosen.path, chosen.label, strict=True):
         image = decode_image(path)
         tensor = prepare(image)
-        axes[0, column].imshow(np.asarray(image))
-        axes[0, column].set_title(f"{shorten(label, 16)}\n{image.width} x {image.height}",
-                                  fontsize=11, weight="normal")
-        axes[1, column].imshow(undo_normalisation(tensor, data_config))
-        axes[1, column].set_title(f"{tensor.shape[2]} x {tensor.shape[1]}", fontsize=11,
-                                  weight="normal")
-    for place in axes.flat:
-        place.set_axis_off()
+        above.imshow(image)
+        _write_title(above, f"{shorten(label, 16)}\n{image.width} x {image.height}")
+        below.imshow(undo_normalisation(tensor, data_config))
+        _write_title(below, f"{tensor.shape[2]} x {tensor.shape[1]}")
     return figure
 
 
@@ -69,11 +62,9 @@ def show_pairs(paths: list[tuple[str, str]], titles: list[str], count: int = 8):
     """The first `count` pairs of paths, one image above the other, a title on top of each."""
     if not paths:
         return _write_sentence("no pair comes near")
-    figure, axes = create_figure(2 * WIDTH / count + 0.5, 2, count, squeeze=False)
-    for place in axes.flat:
-        place.set_axis_off()
+    figure, axes = _create_grid(2 * WIDTH / count + 0.5, 2, count)
     for column, pair, title in zip(axes.T, paths, titles, strict=False):
-        column[0].set_title(title, fontsize=11, weight="normal")
+        _write_title(column[0], title)
         for place, path in zip(column, pair, strict=True):
             place.imshow(_thumbnail(path))
     return figure
@@ -83,11 +74,10 @@ def show_borderline(images: pd.DataFrame, pairs: pd.DataFrame, count: int = 8):
     """The pairs just above (=) and just below (≠) the threshold for near copies."""
     half = count // 2
     shown = pd.concat([pairs[pairs["copy"]].tail(half), pairs[~pairs["copy"]].head(half)])
-    paths = images.path.to_numpy()
+    paths = images.path.to_numpy()[shown[["first", "second"]].to_numpy()]
     titles = [f"{'=' if copy else '≠'} {correlation:.3f}"
-              for copy, correlation in shown[["copy", "correlation"]].to_numpy()]
-    return show_pairs([(paths[a], paths[b]) for a, b in shown[["first", "second"]].to_numpy()],
-                      titles, count)
+              for copy, correlation in zip(shown["copy"], shown.correlation, strict=True)]
+    return show_pairs(paths.tolist(), titles, count)
 
 
 def show_findings(findings: pd.DataFrame, per_check: int = 8):
@@ -107,14 +97,14 @@ def show_normalisations(path: str, configs: dict[str, dict]):
     """One image under several normalisations: its channels' values as histograms."""
     figure, axes = create_figure(2.6, 1, len(configs) + 1)
     image = decode_image(path)
-    axes[0].imshow(np.asarray(image))
+    axes[0].imshow(image)
     axes[0].set_axis_off()
     for place, (name, config) in zip(axes[1:], configs.items(), strict=True):
         values = create_preprocessing(config)(image).numpy().reshape(3, -1)
         bins = np.histogram_bin_edges(values, 30)
         for channel, colour in zip(values, ("#bd1f01", "#4f9e2f", "#3f90da"), strict=True):
             place.hist(channel, bins, histtype="step", color=colour, linewidth=1.5)
-        place.set_title(name, fontsize=11, weight="normal")
+        _write_title(place, name)
         place.set_xlabel(f"{values.min():.1f} to {values.max():.1f}", fontsize=10)
         place.set_yticks([])
     return figure
@@ -125,18 +115,16 @@ def show_augmentations(table: pd.DataFrame, columns: int = 8, seed: int = 0):
     """One image a level: as it is, then what LIGHT, MEDIUM and HEAVY make of it."""
     from helpers.network.augmentation import LEVELS, create_level
 
-    path = table.sample(1, random_state=seed).path.iloc[0]
-    original = _thumbnail(path, 2 * THUMBNAIL)
+    original = _thumbnail(table.path.sample(1, random_state=seed).iloc[0], 2 * THUMBNAIL)
     figure, axes = create_figure(3.6, 3, columns, squeeze=False)
     for row, level in zip(axes, LEVELS, strict=True):
         change = create_level(level, seed=seed)
         for column, place in enumerate(row):
             place.imshow(change(image=original)["image"] if column else original)
-            place.set_xticks([])
-            place.set_yticks([])
+            place.set(xticks=[], yticks=[])
             place.spines[:].set_visible(False)
         row[0].set_ylabel(level, fontsize=11)
-    axes[0, 0].set_title("original", fontsize=11, weight="normal")
+    _write_title(axes[0, 0], "original")
     return figure
 
 
@@ -147,20 +135,29 @@ def show_mistakes(mistakes: pd.DataFrame, count: int = 15, columns: int = 5):
     if shown.empty:
         return _write_sentence("not one mistake")
     rows = -(-len(shown) // columns)
-    figure, axes = create_figure(2.35 * rows + 0.1, rows, columns, squeeze=False)
-    for place in axes.flat:
-        place.set_axis_off()
+    figure, axes = _create_grid(2.35 * rows + 0.1, rows, columns)
     for place, mistake in zip(axes.flat, shown.itertuples(), strict=False):
         place.imshow(_thumbnail(mistake.path, 2 * THUMBNAIL))
         sure = getattr(mistake, "confidence", None)
         # 99.6 % must not read as certainty.
         sure = "" if sure is None else ", >99%" if sure > 0.99 else f", {sure:.0%}"
-        place.set_title(f"label {shorten(mistake.label, 16)}\n"
-                        f"model {shorten(mistake.prediction, 16)}{sure}",
-                        fontsize=11, weight="normal")
+        _write_title(place, f"label {shorten(mistake.label, 16)}\n"
+                            f"model {shorten(mistake.prediction, 16)}{sure}")
         place.text(0.5, -0.02, shorten(mistake.image_id), fontsize=9, ha="center", va="top",
                    color="0.3", transform=place.transAxes)
     return figure
+
+
+def _create_grid(height: float, rows: int, columns: int):
+    """Return a figure and rows x columns places for pictures, which show no axes."""
+    figure, axes = create_figure(height, rows, columns, squeeze=False)
+    for place in axes.flat:
+        place.set_axis_off()
+    return figure, axes
+
+
+def _write_title(place, text: str) -> None:
+    place.set_title(text, fontsize=11, weight="normal")
 
 
 @styled

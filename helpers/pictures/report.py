@@ -1,6 +1,7 @@
 """Report: one self-contained HTML page of a run, pictures inside, nothing to download."""
 
 import base64
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -51,9 +52,6 @@ def write_report(run: Run) -> Path:
 
 def refresh_report(run: Run) -> None:
     """Write the report again if there is one that fits: a picture in it has changed."""
-    try:
-        if run.path("report").exists():
-            run.need("report")
-            write_report(run)
-    except SuiteError:
-        pass  # 06 is to be run anyway
+    with suppress(SuiteError):  # 06 is to be run anyway
+        run.need("report")
+        write_report(run)

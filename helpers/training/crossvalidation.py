@@ -99,13 +99,9 @@ def load_models(path: Path, description: dict) -> tuple[list[Model], list[str]]:
             else; says what differs.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            note = json.loads(str(arrays["note"]))
-            found = {}
-            for name in arrays.files:
-                fold, slash, key = name.partition("/")
-                if slash:
-                    found.setdefault(int(fold), {})[key] = arrays[name]
+        with np.load(path, allow_pickle=False) as stored:
+            found = dict(stored)
+        note = json.loads(str(found.pop("note")))
         head = HEADS[note["kind"]]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise SuiteError(f"{show_path(path)} holds no models of this suite ({error}). Run "
@@ -116,21 +112,19 @@ def load_models(path: Path, description: dict) -> tuple[list[Model], list[str]]:
                          f"{changed}. Use them with what they were fitted on, or run "
                          "04_training again.")
     warn_of_versions(note["versions"], show_path(path))
-    models = []
-    for _, arrays in sorted(found.items()):
-        models.append(head([1.0] * len(note["classes"]), []))
-        models[-1].arrays = arrays
-    return models, note["classes"]
+    folds = {}
+    for name, array in found.items():
+        fold, key = name.split("/")
+        folds.setdefault(int(fold), {})[key] = array
+    return [head(arrays=arrays) for _, arrays in sorted(folds.items())], note["classes"]
 
 
 def tabulate_probabilities(rows: pd.DataFrame, probabilities: np.ndarray,
                            classes: list[str]) -> pd.DataFrame:
     """Return image_id, path, split, fold, group, label, prediction, and `p_<class>` columns."""
-    names = ["image_id", "path", "split", "fold", "group", "label"]
-    table = rows[[name for name in names if name in rows]].copy()
-    table["prediction"] = [classes[code] for code in probabilities.argmax(axis=1)]
-    columns = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in classes],
-                           index=table.index)
+    table = rows.filter(["image_id", "path", "split", "fold", "group", "label"]).assign(
+        prediction=[classes[code] for code in probabilities.argmax(axis=1)])
+    columns = pd.DataFrame(probabilities, rows.index, [f"p_{name}" for name in classes])
     return pd.concat([table, columns], axis=1)
 
 

@@ -4,6 +4,7 @@ A new head is a class with the methods of `crossvalidation.Model`, and its name 
 """
 
 import os
+from collections.abc import Sequence
 
 import joblib
 import numpy as np
@@ -26,11 +27,12 @@ class LogisticHead:
     Args:
         class_weights: weight of each class's images in the loss.
         c_grid: candidates for C, the inverse strength of the L2 penalty.
+        arrays: of a fitted head, which is to predict alone.
     """
 
-    def __init__(self, class_weights: list[float], c_grid: list[float]):
-        self.class_weights, self.c_grid = class_weights, c_grid
-        self.arrays: dict[str, np.ndarray] = {}
+    def __init__(self, class_weights: Sequence[float] = (), c_grid: Sequence[float] = (),
+                 arrays: dict[str, np.ndarray] | None = None):
+        self.class_weights, self.c_grid, self.arrays = class_weights, c_grid, arrays or {}
         self.choices = pd.DataFrame()
 
     def fit(self, inputs: np.ndarray, codes: np.ndarray, inner: np.ndarray) -> "LogisticHead":
@@ -41,12 +43,10 @@ class LogisticHead:
             codes: (images,) class codes.
             inner: (images,) bool, the rows that candidates are judged on, by macro F1.
         """
-        model = make_pipeline(
-            StandardScaler(),
-            LogisticRegression(class_weight={c: self.class_weights[c] for c in np.unique(codes)},
-                               max_iter=MAX_ITERATIONS))
+        weights = {code: self.class_weights[code] for code in np.unique(codes)}
+        regression = LogisticRegression(class_weight=weights, max_iter=MAX_ITERATIONS)
         search = GridSearchCV(
-            model, {"logisticregression__C": self.c_grid},
+            make_pipeline(StandardScaler(), regression), {"logisticregression__C": self.c_grid},
             scoring=make_scorer(f1_score, average="macro", zero_division=0),
             cv=PredefinedSplit(np.where(inner, 0, -1)))
         # A thread a candidate, one core each: sharing a core's small products costs more.
@@ -79,8 +79,7 @@ class LogisticHead:
         weights = np.zeros((coefficients.shape[1], len(self.class_weights)))
         biases = np.full(len(self.class_weights), NEVER)
         weights[:, regression.classes_] = (coefficients / scaler.scale_).T
-        biases[regression.classes_] = (
-            intercept - scaler.mean_ @ weights[:, regression.classes_])
+        biases[regression.classes_] = intercept - scaler.mean_ @ weights[:, regression.classes_]
         return {"weights": weights.astype(np.float32), "biases": biases.astype(np.float32)}
 
 

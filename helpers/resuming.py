@@ -1,11 +1,13 @@
-"""Shards: a long computation cut into numbered files, each written whole, joined at the end.
+"""Resuming: a long computation cut into numbered shards, each written whole, joined at the end.
 
 Whatever ends the work, the shards that are there stay, and the next run computes the others;
 in Colab each goes to Drive as well. Several processes take turns in the numbers.
 """
 
 import contextlib
+import hashlib
 import io
+import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -30,31 +32,34 @@ class Shards:
     """Numbered shards in a folder below a run's folder, and from what they are made.
 
     Args:
-        how: plain values that decide the content; with another `how` all starts anew.
+        origin: plain values that decide the content; with another `origin` all starts anew.
     """
 
-    def __init__(self, place: Path, run_folder: Path, count: int, how: dict):
-        self.place, self.run_folder, self.count, self.how = place, run_folder, count, how
+    def __init__(self, place: Path, run_folder: Path, count: int, origin: dict):
+        self.place, self.run_folder, self.count, self.origin = place, run_folder, count, origin
+        # In each name, so that what a Drive has kept of another origin is never taken for ours.
+        self.mark = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:8]
 
     def open(self) -> None:
         """Continue what an earlier run has left, or start anew.
 
         Raises:
-            SuiteError: the processes do not agree on how.
+            SuiteError: the processes do not agree on the origin.
         """
-        record = self.place / "how.json"
+        record = self.place / "origin.json"
         then = load_json(record) if record.exists() else None
-        hows = gather(self.how)  # and nobody changes anything before all have looked
-        other = next((how for how in hows if how != hows[0]), None)
+        first, *others = gather(self.origin)  # nobody changes anything before all have looked
+        other = next((origin for origin in others if origin != first), None)
         if other:
             raise SuiteError(f"the processes would make {self.place.stem} in different ways: "
-                             f"{describe_changes(hows[0], other)}. Name the `engine`, and use "
+                             f"{describe_changes(first, other)}. Name the `engine`, and use "
                              "devices of one kind.")
-        if rank() == 0 and then != self.how:
+        if rank() == 0 and then != self.origin:
             if then is not None:
-                print(f"{self.place.stem} is computed anew: {describe_changes(then, self.how)}")
-            self.remove()
-            save_json(self.how, make_folder(self.place) / "how.json")
+                changed = describe_changes(then, self.origin)
+                print(f"{self.place.stem} is computed anew: {changed}")
+                self.remove()
+            save_json(self.origin, make_folder(self.place) / "origin.json")
             copy_part(record, self.run_folder)
         wait_for_all()
 
@@ -76,7 +81,7 @@ class Shards:
         """
         stream = io.BytesIO()
         np.savez(stream, **arrays)
-        if not self.place.is_dir() or load_json(self.place / "how.json") != self.how:
+        if not self.place.is_dir() or load_json(self.place / "origin.json") != self.origin:
             raise SuiteError(f"another run has started to make {self.place.stem} anew meanwhile: "
                              "let only one at a time.")
         with write_whole(self._path(number)) as temporary:
@@ -104,4 +109,4 @@ class Shards:
         remove_parts(self.place, self.run_folder)
 
     def _path(self, number: int) -> Path:
-        return self.place / f"{number:05d}.npz"
+        return self.place / f"{number:05d}-{self.mark}.npz"
