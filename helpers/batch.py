@@ -60,14 +60,14 @@ def run_notebooks(recipe: str, overrides: dict | None = None, first: str | None 
     chosen = _choose(first, last)
     lock = FileLock(run.folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout:
         raise SuiteError(f"another batch is at work in {show_path(run.folder)}: wait for it, or "
                          "set `run` to another name.") from None
     except OSError as error:
         raise SuiteError(f"cannot write in {show_path(run.folder)} ({error.strerror or error}). "
                          "Make it writable, or send runs elsewhere with SUITE_OUTPUTS.") from None
-    with lock:
+    with held:
         return _run_chosen(run, chosen, recipe, overrides or {}, limit_s, first is not None)
 
 
