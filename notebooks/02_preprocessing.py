@@ -277,7 +277,8 @@ from helpers.data.splits import count_folds
 
 per_fold = count_folds(table)
 smallest = per_fold.sum(axis=1).idxmin()
-in_folds, held = per_fold.loc[smallest], (table.split == "holdout").sum()
+in_folds = per_fold.loc[smallest]
+held = (table.split == "holdout").sum()
 print(f"- {per_fold.to_numpy().sum()} images in {settings.folds} folds, "
       f"{held} in the hold-out")
 print(f"- the smallest class, {smallest}, has {in_folds.sum()} images, "
