@@ -218,7 +218,8 @@ from helpers.pictures.galleries import show_normalisations
 
 ways = ["minmax", "symmetric", "imagenet", "dataset", "zscore"]
 configs = {way: normalise_config(data_config, way, run.measured) for way in ways}
-save_figure(run, show_normalisations(labelled.path.iloc[0], configs), "02_normalisation")
+picture = show_normalisations(labelled.path.iloc[0], configs)
+save_figure(run, picture, "02_normalisation")
 
 # %% [markdown]
 # The same image, red, green and blue values counted. In a grey image the three lines
