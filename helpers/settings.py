@@ -35,8 +35,8 @@ class DataSettings(Section):
         "paths and labels) or `alternating` (two kinds of photo in turn, with a table).")
     path: Path = _setting("The folder that holds the data, or an archive of it (.zip, .tar.gz), "
                           "from the suite's root. `data: FOLDER` says the same.")
-    generate: Literal["digits"] | None = _setting(
-        "`digits` writes the embedded demo into `path` when it is not there yet.", None)
+    generate: Literal["demo"] | None = _setting(
+        "`demo` writes the embedded demo into `path` when it is not there yet.", None)
     class_names: dict[str, str] = _setting(
         "A readable name for each label code; codes without one keep the code.", {})
     labels: Literal["fine", "coarse"] = _setting("Which labels of CIFAR-100.", "fine")
@@ -53,6 +53,9 @@ class DataSettings(Section):
     quarantine: list[Literal[CHECKS]] = _setting(
         "The checks whose images are set aside; all others are only reported.",
         ["unreadable", "blank", "conflicting labels"])
+    follow: str | None = _setting(
+        "Id of a training image that the notebooks follow from 01 to 06; null: the first one.",
+        None, result=False)
     keep_images: list[str] = _setting(
         "Ids of images that stay in whatever a check says (unreadable ones cannot).", [])
     near_copy: float = _setting(
@@ -101,7 +104,8 @@ class NetworkSettings(Section):
                              "efficientnet_b0")
     weights: str = _setting(
         "`pretrained` (timm's default tag), another tag such as `ra_in1k`, a local .safetensors "
-        "or .pth file, or `random`.", "pretrained")
+        "or .pth file, `packaged` (of tf_efficientnet_lite0: a pip package brings them), or "
+        "`random`.", "pretrained")
     image_size: int | None = _setting(
         "Side of the network's square input in pixels; null: the backbone's own.",
         None, ge=16, le=2048)
@@ -141,6 +145,9 @@ class HeadSettings(Section):
     c_grid: list[Annotated[float, Field(gt=0)]] = _setting(
         "Candidates for C, the inverse strength of the L2 penalty.",
         [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0], min_length=1)
+    learning_curve: list[Annotated[float, Field(gt=0, lt=1)]] = _setting(
+        "Shares of the training images that the learning curve is measured at, beside all of "
+        "them; [] for none.", [0.1, 0.2, 0.5], result=False)
 
 
 class ProjectionSettings(Section):

@@ -1,9 +1,16 @@
 """Backbones: a timm architecture without its classifier, frozen, with its preprocessing."""
 
-from helpers.files import SuiteError, resolve_path
+from helpers.files import SuiteError
 from helpers.network.preprocessing import resolve_data_config
-from helpers.network.weights import check_network, explain_download, find_config, load_weights
-from helpers.settings import WEIGHT_FILES, Recipe
+from helpers.network.weights import (
+    check_network,
+    explain_download,
+    find_config,
+    find_weight_file,
+    load_weights,
+    try_hub,
+)
+from helpers.settings import Recipe
 
 
 def create_backbone(recipe: Recipe, measured: dict | None = None):
@@ -21,6 +28,24 @@ def create_backbone(recipe: Recipe, measured: dict | None = None):
             vector of features.
         DownloadError: no way to the hub.
     """
+    model = create_network(recipe)
+    model.reset_classifier(0)
+    data_config = resolve_data_config(recipe, measured)
+    _require_vector(model, data_config)
+    return model, data_config
+
+
+def create_network(recipe: Recipe):
+    """Build the recipe's network whole, with its own classifier if its weights have one.
+
+    Returns:
+        The model, frozen, in evaluation mode, on the CPU. Its `num_classes` is 0 where there is
+        no classifier: it gives features then.
+
+    Raises:
+        SuiteError: unknown backbone or weights, or a file that does not fit.
+        DownloadError: no way to the hub.
+    """
     import timm
     import torch
 
@@ -29,9 +54,9 @@ def create_backbone(recipe: Recipe, measured: dict | None = None):
     # Vision transformers are built for one input size; convolutions take any.
     fixed = recipe.network.image_size and find_config(recipe).get("fixed_input_size")
     size = {"img_size": recipe.network.image_size} if fixed else {}
-    if weights.endswith(WEIGHT_FILES):
-        model = timm.create_model(name, num_classes=0)
-        load_weights(model, resolve_path(weights), name)
+    if find_weight_file(recipe):
+        model = timm.create_model(name)
+        load_weights(model, recipe)
         if size and hasattr(model, "set_input_size"):
             model.set_input_size(**size)
     elif weights == "random":
@@ -39,15 +64,13 @@ def create_backbone(recipe: Recipe, measured: dict | None = None):
         model = timm.create_model(name, num_classes=0, **size)
     else:
         tagged = name if weights == "pretrained" else f"{name}.{weights}"
+        try_hub()
         try:
-            model = timm.create_model(tagged, pretrained=True, num_classes=0, **size)
+            model = timm.create_model(tagged, pretrained=True, **size)
         except Exception as error:  # the hub's client raises a dozen unrelated kinds
             raise explain_download(tagged, error) from error
     # Gradients off and evaluation mode: batch norm must not drift with the user's images.
-    model.requires_grad_(False).eval()
-    data_config = resolve_data_config(recipe, measured)
-    _require_vector(model, data_config)
-    return model, data_config
+    return model.requires_grad_(False).eval()
 
 
 def _require_vector(model, data_config: dict) -> None:
