@@ -10,21 +10,21 @@ import pandas as pd
 
 # An empty field is an empty text.
 TEXTS = ("image_id", "path", "split", "sha256", "reason", "format", "mode", "check", "decision",
-         "note", "weights", "backbone")
+         "note", "weights", "backbone", "copy_of")
 # An empty field is missing.
 LABELS = ("label", "prediction", "class", "code")
 FLAGS = ("rotated", "transparent", "animated", "grey", "mirrored", "copy")
 NUMBERS = ("bytes", "width", "height", "group", "fold", "score", "brightness", "entropy",
-           "blurriness", "blurriness_grayscale_std",
-           *(f"brightness_perc_{p}" for p in (1, 5, 10, 15, 90, 95, 99)),
+           "sharpness", *(f"brightness_perc_{p}" for p in (1, 5, 10, 15, 90, 95, 99)),
            *(f"{what}_{channel}" for what in ("mean", "square") for channel in "rgb"),
            "first", "second", "correlation", "confidence", "x", "y", "images", "precision",
            "recall", "F1", "low", "high", "parameters", "features", "file_mb",
-           "images_per_second", "peak_memory_mb", "macro F1")
+           "images_per_second", "peak_memory_mb", "macro F1", "behind", "behind_low",
+           "behind_high")
 # A layout's own columns of these names are renamed: later steps add columns called so.
 RESERVED = {"image_id", "path", "label", "split", "group", "fold", "bytes", "sha256", "reason",
             "format", "mode", "prediction", "confidence", "check", "score", "decision", "note",
-            *FLAGS[:4], *NUMBERS[NUMBERS.index("width") : NUMBERS.index("first")]}
+            "copy_of", *FLAGS[:4], *NUMBERS[NUMBERS.index("width") : NUMBERS.index("first")]}
 
 
 def read_table(path: Path, texts: Iterable[str] = ()) -> pd.DataFrame:

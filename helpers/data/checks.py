@@ -18,6 +18,9 @@ ENDINGS = {"JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "MPO": {".jpg", ".jpeg", 
            "PNG": {".png"}, "GIF": {".gif"}, "BMP": {".bmp"}, "WEBP": {".webp"},
            "TIFF": {".tif", ".tiff"}}
 BLANK = 0.01  # deviation of the pixels (0 to 1) below which an image shows nothing
+# Blurred by a Gaussian of 3 % of the side, 99 % of photos fall below it; of 600 photos of waste
+# and 580 of vehicles as they are, less than 1 % do.
+BLURRY = 0.15
 FEW = 0.5  # greyscale images are odd only where they are the minority
 
 
@@ -56,11 +59,12 @@ class Seen:
         """Report each `one` of `met` once, with the closest `other`, and perhaps its label."""
         met = met.dropna(subset="other").sort_values("distance", kind="stable")
         met = met.drop_duplicates("one").sort_values("one")
-        others = self.images.iloc[met.other.astype(int)].itertuples()
+        others = list(self.images.iloc[met.other.astype(int)].itertuples())
         notes = [f"{'same file as' if same else 'near copy of'} {other.image_id}"
                  + (f", labelled {other.label}" if label else "")
                  for same, other in zip(met.file == met.to, others, strict=True)]
-        return self.images.iloc[met.one], met.distance.to_numpy(), notes
+        rows = self.images.iloc[met.one].assign(copy_of=[other.image_id for other in others])
+        return rows, met.distance.to_numpy(), notes
 
 
 def find_unreadable(seen: Seen):
@@ -76,6 +80,15 @@ def find_blank(seen: Seen):
                       else np.zeros((0, 3)) for what in ("square", "mean"))
     deviation = np.sqrt(np.maximum(squares - means**2, 0)).max(axis=1)
     return rows[deviation < BLANK], 0.0, ""
+
+
+def find_blurry(seen: Seen):
+    """Images without edges, for the contrast that they have."""
+    rows = seen.readable
+    if rows.empty:
+        return rows, 0.0, ""
+    rows = rows[rows.sharpness.astype(float) < BLURRY]
+    return rows, rows.sharpness, ""
 
 
 def _judge(issue: str, create: Callable, threshold: float | None, **options):
@@ -158,8 +171,7 @@ CHECKS: dict[str, Callable[[Seen], tuple]] = {
     "blank": find_blank,
     "dark": _judge("dark", lambda p: p.BrightnessProperty("dark"), 0.32),
     "light": _judge("light", lambda p: p.BrightnessProperty("light"), 0.05),
-    "blurry": _judge("blurry", lambda p: p.BlurrinessProperty(), 0.29, normalizing_factor=0.01,
-                     color_threshold=0.18),
+    "blurry": find_blurry,
     "low information": _judge("low_information", lambda p: p.EntropyProperty(), 0.3,
                               normalizing_factor=0.1),
     "odd size": _judge("odd_size", lambda p: p.SizeProperty(), None, iqr_factor=3.0),

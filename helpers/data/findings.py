@@ -17,7 +17,7 @@ COPIES = ("exact copy", "near copy", "conflicting near copy", "leak")
 
 def find_faults(images: pd.DataFrame, exact: pd.Series, pairs: pd.DataFrame,
                 settings: DataSettings) -> pd.DataFrame:
-    """Return every finding: image_id, path, label, split, check, score, decision, note.
+    """Return every finding: image_id, path, label, split, check, score, decision, note, copy_of.
 
     Args:
         images: as from `inspect_images`.
@@ -28,7 +28,8 @@ def find_faults(images: pd.DataFrame, exact: pd.Series, pairs: pd.DataFrame,
     found = []
     for name, check in CHECKS.items():
         rows, score, note = check(seen)
-        found.append(rows[IMAGE_COLUMNS].assign(check=name, score=score, decision="", note=note))
+        found.append(rows[IMAGE_COLUMNS].assign(check=name, score=score, decision="", note=note,
+                                                copy_of=rows.get("copy_of", "")))
     findings = pd.concat([part for part in found if len(part)] or found[:1], ignore_index=True)
     unknown = set(settings.keep_images) - set(images.image_id)
     if unknown:

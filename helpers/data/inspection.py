@@ -153,7 +153,8 @@ def _inspect(path: str) -> tuple[dict, np.ndarray]:
     facts |= {"width": image.width, "height": image.height}
     small = image.reduce(max(1, -(-max(image.size) // MEASURED)))
     thumbnail = small.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
-    return facts | measure_image(small), np.asarray(thumbnail)
+    pixels = np.asarray(thumbnail)
+    return facts | measure_image(small) | {"sharpness": measure_sharpness(pixels)}, pixels
 
 
 def measure_image(image: Image.Image) -> dict[str, float]:
@@ -162,7 +163,6 @@ def measure_image(image: Image.Image) -> dict[str, float]:
 
     values = properties.BrightnessProperty("dark").calculate(image)
     values |= properties.EntropyProperty().calculate(image)
-    values |= properties.BlurrinessProperty().calculate(image)
     pixels = np.asarray(image, np.float32).reshape(-1, 3) / 255
     values["grey"] = bool(np.ptp(pixels, axis=1).max() < 0.05)
     for name, numbers in (("mean", pixels.mean(axis=0)), ("square", (pixels**2).mean(axis=0))):
@@ -170,9 +170,22 @@ def measure_image(image: Image.Image) -> dict[str, float]:
     return values
 
 
+def measure_sharpness(grey: np.ndarray) -> float:
+    """Return the deviation of an image's Laplacian, as a share of that of its grey values.
+
+    The classic measure of focus (Pech-Pacheco et al. 2000), relative to the contrast. CleanVision
+    counts the image's border as an edge, so that nothing on a white table would be blurred.
+    """
+    import cv2
+
+    contrast = float(grey.std())
+    return float(cv2.Laplacian(grey, cv2.CV_64F).std()) / contrast if contrast > 1 else 1.0
+
+
 def measure_normalisation(images: pd.DataFrame) -> tuple[tuple, tuple]:
     """Return mean and standard deviation of the data set's own pixels, (r, g, b) in 0 to 1.
 
+    They are those of the images reduced to 128 pixels, which takes a little off the deviation.
     Each readable training image counts the same, whatever its size.
     """
     train = images[(images.split == "train") & (images.reason == "")]
