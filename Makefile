@@ -40,4 +40,4 @@ bench: install  ## measure speed and findings: make bench PHOTOS=folder-of-photo
 	$(BIN)/python -m helpers.dev.bench $(if $(PHOTOS),--photos $(PHOTOS))
 
 clean:  ## remove all runs and the demo's images
-	rm -rf outputs/*/ data/demo/rakuten
+	rm -rf outputs/*/ data/demo/waste

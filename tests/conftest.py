@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers.data.demo import write_demo
+from helpers.data.demo import PHOTOS, write_demo
+from tests.layouts import write_rakuten
 
 TINY = {
     "source": "rakuten", "backbone": "test_efficientnet", "weights": "random",
     "image_size": 32, "resize": "squash", "folds": 3, "c_grid": [0.1, 1.0],
-    "bootstrap": 200, "tsne_images": 150, "perplexity": 10, "workers": 2, "near_copy": 0.985,
+    "bootstrap": 200, "tsne_images": 150, "perplexity": 10, "workers": 2,
     "compare": ["test_resnet"], "compare_images": 120,
 }
 
@@ -32,13 +33,19 @@ def _remove_outputs():
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory) -> Path:
     """The demo's folder; read only."""
-    return write_demo(tmp_path_factory.mktemp("demo") / "rakuten")
+    return write_demo(tmp_path_factory.mktemp("demo") / "waste")
+
+
+@pytest.fixture(scope="session")
+def rakuten(demo, tmp_path_factory) -> Path:
+    """The demo's files in the layout of the Rakuten challenge; read only."""
+    return write_rakuten(demo, tmp_path_factory.mktemp("rakuten"))
 
 
 @pytest.fixture
-def demo_copy(demo, tmp_path) -> Path:
-    """A copy of the demo that a test may spoil."""
-    return Path(shutil.copytree(demo, tmp_path / "rakuten"))
+def rakuten_copy(rakuten, tmp_path) -> Path:
+    """A copy of it that a test may spoil."""
+    return Path(shutil.copytree(rakuten, tmp_path / "rakuten"))
 
 
 @pytest.fixture(scope="session")
@@ -55,19 +62,11 @@ def write_recipe(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def folders(demo, tmp_path_factory) -> Path:
-    """Three classes of the demo's digits, a folder each, 12 images a class."""
-    import pandas as pd
-
+def folders(tmp_path_factory) -> Path:
+    """Three classes of the demo's photos, a folder each, 12 images a class."""
     place = tmp_path_factory.mktemp("folders")
-    codes = pd.read_csv(demo / "Y_train_CVw08PX.csv").prdtypecode
-    rows = pd.read_csv(demo / "X_train_update.csv").assign(code=codes)
-    spoilt = pd.read_csv(demo / "planted_faults.csv").imageid
-    for code, members in rows[~rows.imageid.isin(spoilt)].groupby("code"):
-        if code in (1000, 1003, 1006):
-            (place / f"digit {code - 1000}").mkdir()
-            for row in members.head(12).itertuples():
-                name = f"image_{row.imageid}_product_{row.productid}.jpg"
-                shutil.copy(demo / "images/image_train" / name,
-                            place / f"digit {code - 1000}" / f"{row.imageid}.jpg")
+    for name in ("glass", "metal", "paper"):
+        (place / name).mkdir()
+        for path in sorted((PHOTOS / name).iterdir())[:12]:
+            shutil.copy(path, place / name)
     return place

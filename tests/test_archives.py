@@ -59,9 +59,9 @@ def pack_folder(path: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 def test_an_archive_is_unpacked_once(folders, tmp_path, load, kind, unpacked, capsys):
-    path = pack_folder(tmp_path / f"digits.{kind}", folders)
+    path = pack_folder(tmp_path / f"waste.{kind}", folders)
     table = load(path)
-    assert table.label.value_counts().to_dict() == {f"digit {n}": 12 for n in (0, 3, 6)}
+    assert table.label.value_counts().to_dict() == {"glass": 12, "metal": 12, "paper": 12}
     assert "MiB are free" in capsys.readouterr().out
     before = {p: p.stat().st_mtime_ns for p in unpacked.rglob("*")}
     assert load(path).equals(table)
@@ -70,7 +70,7 @@ def test_an_archive_is_unpacked_once(folders, tmp_path, load, kind, unpacked, ca
 
 
 def test_an_interrupted_unpacking_continues(folders, tmp_path, load, unpacked, monkeypatch):
-    path = pack_folder(tmp_path / "digits.zip", folders)
+    path = pack_folder(tmp_path / "waste.zip", folders)
     real, written = archives._write_member, []
 
     def stop_after_ten(member, target):
@@ -92,9 +92,9 @@ def test_an_interrupted_unpacking_continues(folders, tmp_path, load, unpacked, m
 
 
 def test_a_truncated_zip_is_refused_and_leaves_nothing(folders, tmp_path, load, unpacked):
-    path = pack_folder(tmp_path / "digits.zip", folders)
+    path = pack_folder(tmp_path / "waste.zip", folders)
     path.write_bytes(path.read_bytes()[:-3000])
-    with pytest.raises(SuiteError, match=r"digits\.zip is damaged or no archive"):
+    with pytest.raises(SuiteError, match=r"waste\.zip is damaged or no archive"):
         load(path)
     assert not list_unpacked(unpacked)
 
@@ -306,10 +306,10 @@ def test_a_zip_that_can_lie_about_its_size_is_refused(tmp_path, method):
 
 def test_a_run_on_another_machine_finds_its_images_again(folders, tmp_path, load, unpacked):
     """The archive has another place and time there, and nothing is unpacked yet."""
-    first = pack_folder(tmp_path / "digits.zip", folders)
+    first = pack_folder(tmp_path / "waste.zip", folders)
     table = load(first)
     shutil.rmtree(unpacked)
-    second = tmp_path / "elsewhere" / "digits.zip"
+    second = tmp_path / "elsewhere" / "waste.zip"
     second.parent.mkdir()
     first.rename(second)
     os.utime(second, (1, 1))

@@ -63,21 +63,27 @@ FOUND_BY = {
     "truncated file": "unreadable", "zero-byte file": "unreadable", "all black": "blank",
     "wrong extension": "extension", "CMYK": "CMYK", "16-bit PNG named .jpg": "16-bit",
     "exact copy in train": "exact copy", "exact copy of a training image": "exact copy",
-    "near copy of a training image": "near copy",
+    "near copy of a training image": "near copy", "blurred": "blurry", "overexposed": "light",
 }
 
 
-def test_all_planted_faults_are_found_and_nothing_else(demo, recipe, tmp_path):
-    images, findings, used, quarantine = inspect(load_table(recipe(demo)), recipe(demo), tmp_path)
-    faults = pd.read_csv(demo / "planted_faults.csv", dtype=str)
+def test_all_planted_faults_are_found_and_nothing_else(rakuten, recipe, tmp_path):
+    usual = recipe(rakuten, near_copy=0.93)
+    images, findings, used, quarantine = inspect(load_table(usual), usual, tmp_path)
+    faults = pd.read_csv(rakuten / "planted_faults.csv", dtype=str)
     for fault, check in FOUND_BY.items():
         planted = set(faults.imageid[faults.fault == fault])
         assert planted and planted <= set(findings.image_id[findings.check == check]), fault
     spoilt = faults.fault.isin(["truncated file", "zero-byte file", "all black"])
-    assert set(quarantine.image_id) == set(faults.imageid[spoilt])
-    known = set(faults.imageid) | set(faults.original_imageid.dropna())
-    assert set(findings.image_id) <= known
-    leaks = findings[findings.check == "leak"]
+    # TrashNet has pictures of its own that stand there twice, two of them under two labels.
+    twins = images.image_id[images.groupby("sha256").label.transform("nunique") > 1]
+    assert set(quarantine.image_id) == set(faults.imageid[spoilt]) | set(twins)
+    known = set(faults.imageid) | set(faults.original_imageid.dropna()) | set(
+        images.image_id[images.group.duplicated(keep=False)])
+    others = findings[~findings.image_id.isin(known)]
+    # Real photos have some of their own: a sheet of white paper, one that is out of focus.
+    assert len(others) < 8 and set(others.check) <= {"greyscale", "blurry"}
+    leaks = findings[(findings.check == "leak") & findings.image_id.isin(faults.original_imageid)]
     across = faults[faults.fault.str.contains("copy of a training image")]
     # Each once, with the name of the test image that it is a copy of.
     found = dict(zip(leaks.image_id, leaks.note.str.rsplit(" ", n=1).str[-1], strict=True))
@@ -92,25 +98,25 @@ def test_all_planted_faults_are_found_and_nothing_else(demo, recipe, tmp_path):
     assert len(used) + len(quarantine) == len(images)
 
 
-def test_the_recipe_decides_what_is_set_aside(demo, recipe, tmp_path):
-    usual = recipe(demo, near_copy=1)
+def test_the_recipe_decides_what_is_set_aside(rakuten, recipe, tmp_path):
+    usual = recipe(rakuten, near_copy=1)
     black = inspect(load_table(usual), usual, tmp_path)[3].query("reason == 'blank'").image_id
-    other = recipe(demo, near_copy=1, quarantine=["blank", "CMYK"], keep_images=[black.iloc[0]])
+    other = recipe(rakuten, near_copy=1, quarantine=["blank", "CMYK"],
+                   keep_images=[black.iloc[0]])
     reasons = inspect(load_table(other), other, tmp_path)[3].reason
     assert reasons.str.startswith("unreadable").sum() == 7  # nothing can save those
     assert (reasons == "CMYK").sum() == 3 and (reasons == "blank").sum() == 1
 
 
-def test_a_quarantine_of_copies_leaves_the_original(demo, recipe, tmp_path):
-    strict = recipe(demo, quarantine=["exact copy", "near copy"])
+def test_a_quarantine_of_copies_leaves_the_original(rakuten, recipe, tmp_path):
+    strict = recipe(rakuten, quarantine=["exact copy", "near copy"])
     quarantine = inspect(load_table(strict), strict, tmp_path)[3]
-    faults = pd.read_csv(demo / "planted_faults.csv", dtype=str)
+    faults = pd.read_csv(rakuten / "planted_faults.csv", dtype=str)
     copies = set(faults.imageid[faults.fault.str.contains("copy")])
-    black = set(faults.imageid[faults.fault == "all black"])
-    aside = set(quarantine.image_id[~quarantine.reason.str.startswith("unreadable")])
-    assert copies <= aside and len(aside - copies) == 1 and aside - copies <= black
+    aside = set(quarantine.image_id)
+    assert copies <= aside and not set(faults.original_imageid) & aside
     with pytest.raises(SuiteError, match="`keep_images` names 'nobody'"):
-        inspect(load_table(strict), recipe(demo, keep_images=["nobody"]), tmp_path)
+        inspect(load_table(strict), recipe(rakuten, keep_images=["nobody"]), tmp_path)
 
 
 def test_one_file_under_two_labels_is_set_aside_in_training_only(folders, recipe, tmp_path):
@@ -173,19 +179,19 @@ def test_what_was_inspected_before_a_file_changed_is_inspected_again(folders, wr
     inspect_images(table, run)
     Image.new("RGB", (50, 40), "red").save(table.path[20])
     again = inspect_images(table, run)
-    assert (again.width[20], again.width[21]) == (50, 160)
+    assert (again.width[20], again.width[21]) == (50, 192)
 
 
-def test_flags_of_a_table_with_unreadable_images_stay_flags(demo, recipe, tmp_path):
+def test_flags_of_a_table_with_unreadable_images_stay_flags(rakuten, recipe, tmp_path):
     """Read back as text, "False" would be true."""
-    run = Run(recipe(demo, near_copy=1), tmp_path)
+    run = Run(recipe(rakuten, near_copy=1), tmp_path)
     inspect_run(run)
     images = run.load_table("images")
     readable = images[images.reason == ""]
     assert len(readable) < len(images)
     for column in ("rotated", "transparent", "animated", "grey"):
         assert images[column].dtype == "boolean" and images[column].isna().sum() == 7
-    assert not readable.rotated.any() and readable.grey.all()
+    assert not readable.rotated.any() and 0 < readable.grey.sum() < len(readable)
 
 
 def test_the_measured_normalisation_is_that_of_the_pixels(folders, recipe, tmp_path):
@@ -193,7 +199,7 @@ def test_the_measured_normalisation_is_that_of_the_pixels(folders, recipe, tmp_p
     mean, std = measure_normalisation(images)
     pixels = np.stack([np.asarray(decode_image(path)) for path in images.path]) / 255
     np.testing.assert_allclose(mean, pixels.mean(axis=(0, 1, 2)), atol=1e-3)
-    np.testing.assert_allclose(std, pixels.std(axis=(0, 1, 2)), atol=1e-3)
+    np.testing.assert_allclose(std, pixels.std(axis=(0, 1, 2)), atol=6e-3)
 
 
 def test_near_copies_survive_what_people_do_to_images(tmp_path):
@@ -266,11 +272,11 @@ def test_grey_images_are_odd_only_where_they_are_few(folders, recipe, tmp_path, 
     assert (findings.check == "greyscale").sum() == found
 
 
-def test_planted_faults_are_what_the_manifest_says(demo):
-    faults = pd.read_csv(demo / "planted_faults.csv", dtype=str)
+def test_planted_faults_are_what_the_manifest_says(rakuten):
+    faults = pd.read_csv(rakuten / "planted_faults.csv", dtype=str)
 
     def file(imageid):
-        return next(demo.rglob(f"image_{imageid}_product_*.jpg"))
+        return next(rakuten.rglob(f"image_{imageid}_product_*.jpg"))
 
     formats = {"wrong extension": ("PNG", "RGB"), "CMYK": ("JPEG", "CMYK"),
                "16-bit PNG named .jpg": ("PNG", "I;16")}
@@ -279,7 +285,7 @@ def test_planted_faults_are_what_the_manifest_says(demo):
             image = Image.open(file(fault.imageid))
             assert (image.format, image.mode) == formats[fault.fault]
         if fault.fault == "all black":
-            assert np.asarray(decode_image(file(fault.imageid))).max() < 5
+            assert np.asarray(decode_image(file(fault.imageid))).max() < 8
         if fault.fault.startswith("exact copy"):
             original = file(fault.original_imageid).read_bytes()
             assert file(fault.imageid).read_bytes() == original
@@ -289,41 +295,41 @@ def test_planted_faults_are_what_the_manifest_says(demo):
             assert np.corrcoef(sides[0].ravel(), sides[1].ravel())[0, 1] > 0.98
 
 
-def test_rakuten_names_classes_and_leaves_test_images_unlabelled(demo, recipe):
-    table = load_table(recipe(demo, class_names={1000: "zero"}))
-    assert set(table.label.dropna()) == {"zero", *(str(code) for code in range(1001, 1010))}
+def test_rakuten_names_classes_and_leaves_test_images_unlabelled(rakuten, recipe):
+    table = load_table(recipe(rakuten, class_names={1000: "carton"}))
+    assert set(table.label.dropna()) == {"carton", *(str(code) for code in range(1001, 1006))}
     assert table[table.split == "test"].label.isna().all()
     assert table.image_id.is_unique
 
 
 @pytest.mark.parametrize("name", [
     "X_train_update.csv", "Y_train_CVw08PX.csv", "X_test_update.csv"])
-def test_a_missing_csv_is_named(demo_copy, recipe, name):
-    (demo_copy / name).unlink()
+def test_a_missing_csv_is_named(rakuten_copy, recipe, name):
+    (rakuten_copy / name).unlink()
     with pytest.raises(SuiteError, match=name.replace(".", r"\.") + " is missing"):
-        load_table(recipe(demo_copy))
+        load_table(recipe(rakuten_copy))
 
 
-def test_a_missing_column_is_named(demo_copy, recipe):
-    path = demo_copy / "X_train_update.csv"
+def test_a_missing_column_is_named(rakuten_copy, recipe):
+    path = rakuten_copy / "X_train_update.csv"
     pd.read_csv(path, index_col=0).drop(columns="imageid").to_csv(path)
     with pytest.raises(SuiteError, match=r"X_train_update\.csv has no column 'imageid'"):
-        load_table(recipe(demo_copy))
+        load_table(recipe(rakuten_copy))
 
 
-def test_tables_of_different_length_are_refused(demo_copy, recipe):
-    path = demo_copy / "Y_train_CVw08PX.csv"
+def test_tables_of_different_length_are_refused(rakuten_copy, recipe):
+    path = rakuten_copy / "Y_train_CVw08PX.csv"
     pd.read_csv(path, index_col=0).iloc[:-1].to_csv(path)
-    with pytest.raises(SuiteError, match=r"611 rows and Y_train_CVw08PX\.csv 610"):
-        load_table(recipe(demo_copy))
+    with pytest.raises(SuiteError, match=r"543 rows and Y_train_CVw08PX\.csv 542"):
+        load_table(recipe(rakuten_copy))
 
 
-def test_a_missing_image_is_refused_or_set_aside(demo_copy, recipe, tmp_path):
-    gone = next((demo_copy / "images/image_train").iterdir())
+def test_a_missing_image_is_refused_or_set_aside(rakuten_copy, recipe, tmp_path):
+    gone = next((rakuten_copy / "images/image_train").iterdir())
     gone.unlink()
     with pytest.raises(SuiteError, match=gone.name):
-        load_table(recipe(demo_copy))
-    lenient = recipe(demo_copy, missing_images="quarantine", near_copy=1)
+        load_table(recipe(rakuten_copy))
+    lenient = recipe(rakuten_copy, missing_images="quarantine", near_copy=1)
     quarantine = inspect(load_table(lenient), lenient, tmp_path)[3]
     assert "unreadable: file is missing" in set(quarantine.reason)
 
@@ -331,7 +337,7 @@ def test_a_missing_image_is_refused_or_set_aside(demo_copy, recipe, tmp_path):
 def test_a_folder_per_class(folders, recipe):
     table = load_table(recipe(folders, source="folders"))
     assert table.label.value_counts().to_dict() == {
-        "digit 0": 12, "digit 3": 12, "digit 6": 12}
+        "glass": 12, "metal": 12, "paper": 12}
     assert all(Path(path).is_file() for path in table.path)
 
 

@@ -173,7 +173,7 @@ def test_features_that_are_there_are_kept_until_something_changes(prepared, caps
     assert "there already" in capsys.readouterr().out
     table = run.load_table()
     first = table.index[table.split == "train"][0]
-    table.loc[first, "label"] = "digit 3" if table.label[first] != "digit 3" else "digit 0"
+    table.loc[first, "label"] = "metal" if table.label[first] != "metal" else "glass"
     run.save("table", table)
     with pytest.raises(SuiteError, match=r"train_features.* from another table\.csv .*run 03"):
         load_features(run, "train")

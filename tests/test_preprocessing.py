@@ -38,7 +38,7 @@ def table(folders, write_recipe):
 @pytest.fixture(scope="module")
 def config():
     return resolve_data_config(load_recipe("demo", {
-        "backbone": "test_efficientnet", "image_size": 32, "data": "data"}))
+        "backbone": "test_efficientnet", "weights": "random", "image_size": 32, "data": "data"}))
 
 
 def test_preprocessing_is_timms_own_but_for_the_resizes_rounding(table, config):
@@ -158,7 +158,7 @@ def test_every_check_of_the_list_can_fail(judge, monkeypatch):
     fails("no copy on two sides", "fail",
           lambda t: t.assign(group=t.group.where(t.fold < 0, 0)))
     fails("copies do not chain", "warn", lambda t: t.assign(group=0))
-    unknown = lambda t: t.assign(label=t.label.where(t.index != train[0], "digit 9"))  # noqa: E731
+    unknown = lambda t: t.assign(label=t.label.where(t.index != train[0], "wood"))  # noqa: E731
     fails("label mapping complete", "fail", unknown)
     fails("every class in every fold", "warn", unknown)
     fails("no image under two labels", "fail",
@@ -169,7 +169,7 @@ def test_every_check_of_the_list_can_fail(judge, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(readiness, "UNBALANCED", 5)  # the folders hold 12 a class
         fails("classes balanced", "warn", lambda t: t.drop(
-            t.index[(t.label == "digit 3") & (t.split == "train")][1:]))
+            t.index[(t.label == "metal") & (t.split == "train")][1:]))
     fails("classes large enough", "warn")
     fails("backbone trained on photos", "warn")
     fails("splits follow from the seed", "fail", lambda t: t.assign(

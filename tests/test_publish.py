@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers.dev.publish import clean_outputs, draw_overview, take_outputs
+from helpers.dev.publish import OVERVIEW, clean_outputs, draw_overview, take_outputs
 from helpers.files import ROOT, SuiteError
 
 
@@ -66,7 +66,7 @@ def test_the_overview_joins_four_figures(tmp_path):
     from helpers.run import Run
 
     (tmp_path / "figures").mkdir()
-    for name in ("01_classes", "05_tsne", "06_confusion", "06_mistakes"):
-        Image.new("RGB", (300, 200), "red").save(tmp_path / f"figures/{name}.png")
+    for name in OVERVIEW:
+        Image.new("RGB", (300, 200), "red").save(tmp_path / f"figures/{name}")
     draw_overview(Run(load_recipe("demo", {"data": "data"}), tmp_path), tmp_path / "all.png", 100)
     assert Image.open(tmp_path / "all.png").size == (300, 200)

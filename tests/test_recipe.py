@@ -53,7 +53,7 @@ def test_all_committed_recipes_are_valid():
 def test_a_setting_may_be_set_with_its_section_or_without(folders, settings):
     recipe = load_recipe("demo", settings | {"data": str(folders)})
     assert recipe.network.backbone == "resnet18" and recipe.splits.folds == 7
-    assert recipe.data.path == folders and recipe.network.image_size == 64  # the file's own
+    assert recipe.data.path == folders and recipe.data.near_copy == 0.93  # the file's own
     assert recipe == load_recipe("demo", settings | {"data.path": str(folders)})
 
 
@@ -84,4 +84,5 @@ def test_every_setting_that_changes_results_is_heeded_by_a_notebook(folders):
     recipe = load_recipe("demo", {"data": str(folders)})
     heeded = {name.partition(".")[2] for step in STEPS for name in recipe.select(*step.settings)}
     # They change no result.
-    assert set(OWNERS) - heeded == {"batch_size", "workers", "engine"}
+    assert set(OWNERS) - heeded == {"batch_size", "workers", "engine", "follow",
+                                      "learning_curve"}

@@ -87,7 +87,7 @@ def test_columns_of_the_suites_own_names_are_kept_under_others(photos, load, cap
 
 
 def test_columns_that_inspection_adds_do_not_meet_the_tables_own(photos, load):
-    names = ["brightness", "entropy", "blurriness", "mean_r", "blurriness_grayscale_std",
+    names = ["brightness", "entropy", "sharpness", "mean_r",
              "brightness_perc_99", "grey", "sha256", "width"]
     values = ",".join(f"own {place}" for place in range(len(names)))
     text = GOOD.replace("label", ",".join(["label", *names])).replace(",x", f",x,{values}")
@@ -182,9 +182,9 @@ def test_every_source_of_the_settings_has_a_layout():
     assert set(LAYOUTS) == set(get_args(DataSettings.model_fields["source"].annotation))
 
 
-def test_rakutens_text_and_product_are_kept(demo, load):
-    table = load(demo, source="rakuten")
-    assert table.designation.str.contains("zéro").any()
+def test_rakutens_text_and_product_are_kept(rakuten, load):
+    table = load(rakuten, source="rakuten")
+    assert table.designation.str.contains("métal").any()
     assert table.productid.notna().all() and table.description.isna().any()
 
 

@@ -211,6 +211,16 @@ def select_rows(table: pd.DataFrame, part: str) -> pd.DataFrame:
     return table[table.split.isin(splits)].reset_index(drop=True)
 
 
+def sample_rows(rows: pd.DataFrame, count: int, seed: int) -> np.ndarray:
+    """Return the positions of about `count` rows, every class and fold in its share, in order."""
+    if len(rows) <= count:
+        return np.arange(len(rows))
+    share, positions = count / len(rows), rows[["label", "fold"]].reset_index(drop=True)
+    chosen = [members.sample(max(1, round(share * len(members))), random_state=seed).index
+              for _, members in positions.groupby(["label", "fold"])]
+    return np.sort(np.concatenate(chosen))
+
+
 def weigh_classes(table: pd.DataFrame, mapping: dict[str, int]) -> dict[str, float]:
     """Return the weight of one image of each class: the classes' sums of weights are equal.
 

@@ -62,7 +62,7 @@ def restore_images(recipe: Recipe, table: pd.DataFrame) -> None:
 def find_data(recipe: Recipe) -> Path:
     """Return the recipe's data folder or archive; a demo that is to be made is made first."""
     place = resolve_path(recipe.data.path)
-    if recipe.data.generate == "digits":
+    if recipe.data.generate == "demo":
         from helpers.data.demo import write_demo
 
         with claim_place(place):  # several processes may come here at once
@@ -71,6 +71,18 @@ def find_data(recipe: Recipe) -> Path:
         raise SuiteError(f"{show_path(place)} is neither a folder nor an archive "
                          f"({', '.join(ARCHIVES)}): put the data there, or set `data`.")
     return place
+
+
+def find_followed(recipe: Recipe, table: pd.DataFrame) -> pd.Series:
+    """Return the row of the image that the notebooks follow: `follow`, else the first one.
+
+    One that is not, or no longer, among the training images gives way to the first one.
+    """
+    train = table[table.split == "train"]
+    chosen = train[train.image_id == (recipe.data.follow or train.image_id.iloc[0])]
+    if chosen.empty:
+        print(f"{recipe.data.follow} is not among the training images: the first one is followed")
+    return (train if chosen.empty else chosen).iloc[0]
 
 
 def clean_labels(labels: pd.Series, folder: Path) -> pd.Series:
