@@ -10,9 +10,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from helpers.data.splits import sample_rows
 from helpers.evaluation import intervals
 from helpers.evaluation.intervals import score_classes, score_with_intervals
-from helpers.evaluation.projection import match_neighbours, project_features, sample_rows
+from helpers.evaluation.projection import match_neighbours, project_features
 from helpers.evaluation.scores import (
     count_confusion,
     find_mistakes,
@@ -203,9 +204,10 @@ def test_projection_keeps_neighbours_and_bows_to_few_images(digits, capsys):
     assert np.array_equal(places, project_features(features[:150], 30, seed=0))
     project_features(features[:12], 30, seed=0)
     assert "perplexity lowered from 30" in capsys.readouterr().out
-    sample = sample_rows(pd.Series(codes), 100, seed=0)
-    assert len(set(sample)) == 100
-    assert set(codes[sample]) == set(range(10))
+    rows = pd.DataFrame({"label": codes, "fold": np.arange(len(codes)) % 5})
+    sample = sample_rows(rows, 100, seed=0)
+    assert len(set(sample)) == len(sample) == pytest.approx(100, abs=20)
+    assert rows.iloc[sample].groupby(["label", "fold"]).ngroups == 50
 
 
 def test_an_images_own_copies_are_not_its_neighbours():

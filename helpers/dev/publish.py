@@ -20,7 +20,8 @@ from helpers.steps import NOTEBOOKS
 
 SOLUTIONS = "solutions"
 OVERRIDES = {"final": True}  # what is shown includes the look at the hold-out
-OVERVIEW = ("01_classes", "05_tsne", "06_confusion", "06_mistakes")  # the README's picture
+# The README's picture.
+OVERVIEW = ("01_classes.jpg", "05_tsne.png", "06_confusion.png", "06_mistakes.jpg")
 
 
 def publish(recipe: str = "demo") -> None:
@@ -79,7 +80,7 @@ def clean_outputs(outputs: list, count: int) -> list:
 
 def draw_overview(run: Run, path: Path, height: int = 420) -> None:
     """Join four of the run's figures in two rows, for the README."""
-    pictures = [Image.open(run.folder / "figures" / f"{name}.png") for name in OVERVIEW]
+    pictures = [Image.open(run.folder / "figures" / name) for name in OVERVIEW]
     pictures = [p.resize((round(p.width * height / p.height), height)) for p in pictures]
     rows = [pictures[:2], pictures[2:]]
     widths = [sum(p.width for p in row) for row in rows]

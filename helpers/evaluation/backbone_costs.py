@@ -13,10 +13,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from helpers.colab import DRIVE_FOLDER
-from helpers.data.splits import select_rows, weigh_classes
+from helpers.data.splits import sample_rows, select_rows
+from helpers.evaluation.baselines import open_part
+from helpers.evaluation.intervals import compare_scores
 from helpers.evaluation.summary import score_sets
 from helpers.features.extraction import extract_run
-from helpers.files import ROOT, SuiteError, load_json, make_folder, save_json
+from helpers.files import ROOT, SuiteError, load_json, save_json
 from helpers.network.weights import DownloadError
 from helpers.run import Run
 from helpers.settings import WEIGHT_FILES, Recipe
@@ -36,13 +38,15 @@ def compare_backbones(run: Run) -> pd.DataFrame:
     Returns:
         A row a backbone, best score first: `weights` (what was loaded), `parameters`,
         `features`, `images_per_second` (decoding included), `peak_memory_mb`, `file_mb`,
-        out-of-fold `macro F1` with `low` and `high`, and `note`, why one has no score.
+        out-of-fold `macro F1` with `low` and `high`, how far it is `behind` the best on the same
+        images with `behind_low` and `behind_high`, and `note`, why one has no score.
 
     Raises:
         SuiteError: none could be measured.
     """
-    rows = sample_rows(select_rows(run.load_table(), "train"),
-                       run.recipe.evaluation.compare_images, run.recipe.splits.seed)
+    rows = select_rows(run.load_table(), "train")
+    rows = rows.iloc[sample_rows(rows, run.recipe.evaluation.compare_images,
+                                 run.recipe.splits.seed)].reset_index(drop=True)
     own = run.recipe.network.backbone
     names = list(dict.fromkeys([own, *run.recipe.evaluation.compare]))
     found, offline = [], False
@@ -55,20 +59,17 @@ def compare_backbones(run: Run) -> pd.DataFrame:
             weights, offline = "random", True
             facts, error, status = _measure(run, name, weights, rows, offline)
         found.append({"backbone": name, "weights": weights, "note": error} | facts)
+    answers = {facts["backbone"]: facts.pop("oof") for facts in found if "oof" in facts}
     table = pd.DataFrame(found).set_index("backbone")
-    if "macro F1" not in table:
+    if not answers:
         raise SuiteError(f"no backbone could be measured; {names[0]}: {table.note.iloc[0]}")
-    return table.sort_values("macro F1", ascending=False)
-
-
-def sample_rows(rows: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    """Return at most about `count` rows, every class and fold in its share and order."""
-    if len(rows) <= count:
-        return rows
-    share = count / len(rows)
-    chosen = [members.sample(max(1, round(share * len(members))), random_state=seed)
-              for _, members in rows.groupby(["label", "fold"])]
-    return pd.concat(chosen).sort_index().reset_index(drop=True)
+    table = table.sort_values("macro F1", ascending=False)
+    best, classes = table.index[0], list(load_json(run.need("label_mapping")))
+    for name, oof in answers.items():
+        behind = compare_scores(answers[best], oof, classes, run.recipe.evaluation.bootstrap,
+                                run.recipe.splits.seed).loc["macro F1"]
+        table.loc[name, ["behind", "behind_low", "behind_high"]] = behind.to_numpy()
+    return table
 
 
 def find_weights(recipe: Recipe, backbone: str) -> str:
@@ -83,13 +84,9 @@ def find_weights(recipe: Recipe, backbone: str) -> str:
 def _measure(run: Run, backbone: str, weights: str, rows: pd.DataFrame,
              offline: bool) -> tuple[dict, str, int]:
     """Return a backbone's facts and scores, or none and the reason, and the exit status."""
-    folder = make_folder(run.folder / "backbones" / backbone.replace("/", "_"))
-    own = Run(run.recipe.change(backbone=backbone, weights=weights), folder)
-    mapping = load_json(run.need("label_mapping"))
-    own.save("normalisation", run.measured or {})
-    own.save("label_mapping", mapping)
-    own.save("class_weights", weigh_classes(rows, mapping))
-    own.save("table", rows)
+    own = open_part(run, f"backbones/{backbone.replace('/', '_')}", rows, backbone=backbone,
+                    weights=weights)
+    folder = own.folder
     if not all(own.is_done(step) for step in STEPS[2:4]):
         save_json(own.recipe.model_dump(mode="json"), folder / "recipe.json")
         # Its shards would go to a folder of the backbone's name beside the runs on Drive.
@@ -106,10 +103,11 @@ def _measure(run: Run, backbone: str, weights: str, rows: pd.DataFrame,
     metadata = load_json(own.need("metadata"))
     facts = {name: metadata[name] for name in ("parameters", "images_per_second",
                                                "peak_memory_mb", "file_mb")}
-    scores = score_sets({"oof": own.load_table("oof_probabilities")}, list(mapping), own)
-    macro = scores["oof"].loc["macro F1"]
+    oof = own.load_table("oof_probabilities")
+    macro = score_sets({"oof": oof}, list(load_json(own.need("label_mapping"))), own)["oof"]
+    macro = macro.loc["macro F1"]
     return facts | {"features": metadata["feature_dim"], "macro F1": macro.value,
-                    "low": macro.low, "high": macro.high}, "", 0
+                    "low": macro.low, "high": macro.high, "oof": oof}, "", 0
 
 
 def main(folder: Path) -> int:

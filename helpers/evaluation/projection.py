@@ -1,26 +1,13 @@
 """Projection: features laid out on a plane by t-SNE, to look at neighbourhoods."""
 
 import numpy as np
-import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
-from sklearn.model_selection import train_test_split
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 COMPONENTS = 50  # PCA first: less noise and far less time (van der Maaten and Hinton 2008)
-
-
-def sample_rows(labels: pd.Series, count: int, seed: int) -> np.ndarray:
-    """Return the positions of at most `count` images, every class by its share."""
-    positions = np.arange(len(labels))
-    if len(labels) <= count:
-        return positions
-    enough = count >= labels.nunique() and len(labels) - count >= labels.nunique()
-    chosen, _ = train_test_split(positions, train_size=count, random_state=seed,
-                                 stratify=labels if enough else None)
-    return np.sort(chosen)
 
 
 def project_features(features: np.ndarray, perplexity: float, seed: int) -> np.ndarray:

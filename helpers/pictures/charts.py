@@ -8,8 +8,6 @@ import pandas as pd
 from matplotlib import style
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator, NullLocator
 
 from helpers.files import write_whole
 from helpers.run import Run
@@ -28,10 +26,15 @@ def create_figure(height: float, rows: int = 1, columns: int = 1, *, width: floa
 
 
 def save_figure(run: Run, figure: Figure, name: str):
-    """Write a figure to the run's figures/`name`.png and return that picture to show."""
+    """Write a figure to the run's figures/`name` and return that picture to show.
+
+    Pictures of photos are JPEG, a fifth of their size as PNG; charts are PNG, which keeps lines
+    sharp.
+    """
     from IPython.display import Image
 
-    path = run.folder / "figures" / f"{name}.png"
+    photos = any(image.get_array().ndim == 3 for axes in figure.axes for image in axes.images)
+    path = run.folder / "figures" / f"{name}.{'jpg' if photos else 'png'}"
     with write_whole(path) as temporary:
         figure.savefig(temporary)
     return Image(filename=str(path))
@@ -55,7 +58,7 @@ def plot_sizes(images: pd.DataFrame):
     figure, (left, right) = create_figure(3.6, 1, 2)
     sizes = images.groupby(["width", "height"]).size().reset_index(name="images")
     left.scatter(sizes.width.astype(float), sizes.height.astype(float),
-                 s=20 + 480 * sizes.images / sizes.images.max(), alpha=0.5)
+                 s=600 * sizes.images / sizes.images.max(), alpha=0.5)
     if len(sizes) <= 5:
         for size in sizes.itertuples():
             left.annotate(size.images, (size.width, size.height), (10, -12),
@@ -101,10 +104,10 @@ def plot_feature_statistics(train: np.ndarray, test: np.ndarray):
         for name, numbers in zip(sets, values, strict=True):
             axes.hist(numbers, bins, density=True, alpha=0.55, label=name)
         axes.set_yticks([])
-        axes.ticklabel_format(axis="x", scilimits=(-3, 4), useMathText=True)
-    left.set(xlabel="mean of a feature over the images\n", ylabel="share of features",
+        axes.xaxis.set_major_formatter("{x:.4g}")
+    left.set(xlabel="mean of a feature over the images", ylabel="share of features",
              title="Features")
-    right.set(xlabel="length of an image's feature vector\n", ylabel="share of images",
+    right.set(xlabel="length of an image's feature vector", ylabel="share of images",
               title="Images")
     right.legend()
     return figure
@@ -218,27 +221,54 @@ def _marker(position: int) -> str:
 
 @styled
 def plot_backbones(table: pd.DataFrame):
-    """Score with its interval against speed, a point a backbone; filled if pretrained.
+    """Score with its interval, and speed, a line a backbone, best on top; hollow: random weights.
 
     Args:
         table: from `compare_backbones`; rows without a score are left out.
     """
-    figure, axes = create_figure(5.4)
-    for position, (name, row) in enumerate(table.iterrows()):
-        if pd.isna(row["macro F1"]):
-            continue
-        colour = _colour(position)
-        error = [[row["macro F1"] - row.low], [row.high - row["macro F1"]]]
-        axes.errorbar(row.images_per_second, row["macro F1"], error, fmt=_marker(position),
-                      markersize=8, color=colour, capsize=3, alpha=0.9,
-                      markerfacecolor="white" if row.weights == "random" else colour)
-        axes.annotate(name, (row.images_per_second, row.low), (0, -12), fontsize=9,
-                      textcoords="offset points", ha="center",  # perhaps over another's bar
-                      path_effects=[withStroke(linewidth=3, foreground="white")], zorder=3)
-    axes.set(xscale="log", xlabel="images a second, decoding included (right is cheaper)",
-             ylabel="out-of-fold macro F1", title="Score against cost (hollow: random weights)")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.margins(x=0.2)
+    rows = table.dropna(subset="macro F1")[::-1]
+    figure, (left, right) = create_figure(0.36 * len(rows) + 1.5, 1, 2, sharey=True)
+    places, trained = np.arange(len(rows)), (rows.weights != "random").to_numpy()
+    left.hlines(places, rows.low, rows.high, color=_colour(0), linewidth=2)
+    left.scatter(rows["macro F1"], places, s=55, zorder=3, edgecolor=_colour(0), linewidth=2,
+                 color=np.where(trained, _colour(0), "white"))
+    left.set_yticks(places, map(shorten, rows.index))
+    left.set(xlabel="macro F1, out-of-fold, 95 % interval", title="Score")
+    left.grid(axis="x")
+    bars = right.barh(places, rows.images_per_second, height=0.55, color=_colour(3))
+    right.bar_label(bars, [f"{rate:,.0f}" for rate in rows.images_per_second], padding=4)
+    right.set(xlabel="images a second, decoding included", title="Speed")
+    right.margins(x=0.15)
+    return figure
+
+
+@styled
+def plot_learning_curve(curve: pd.DataFrame):
+    """Out-of-fold macro F1 with its interval against the images that were learnt from."""
+    figure, axes = create_figure(3.2)
+    errors = np.clip([curve.value - curve.low, curve.high - curve.value], 0, None)
+    axes.errorbar(curve.images, curve.value, errors, fmt="o-", capsize=4)
+    axes.set_xticks(curve.images)
+    axes.set(xlabel="images learnt from in each fold", ylabel="macro F1, out-of-fold",
+             title="Would more labelled images help?", xlim=(0, None))
+    axes.grid(axis="y")
+    return figure
+
+
+@styled
+def plot_baselines(table: pd.DataFrame):
+    """Macro F1 of each baseline with its interval, in the table's order.
+
+    Args:
+        table: from `tabulate_baselines`.
+    """
+    figure, axes = create_figure(0.45 * len(table) + 1.2)
+    value, low, high = (table[f"macro F1 {key}"] for key in ("value", "low", "high"))
+    errors = np.clip([value - low, high - value], 0, None)
+    axes.errorbar(value, range(len(table)), xerr=errors, fmt="o", capsize=4)
+    axes.set_yticks(range(len(table)), table.index)
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+    axes.set(xlabel="macro F1, out-of-fold, 95 % interval", title="The same head and folds",
+             xlim=(0, 1))
     return figure

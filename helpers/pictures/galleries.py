@@ -70,6 +70,37 @@ def show_pairs(paths: list[tuple[str, str]], titles: list[str], count: int = 8):
     return figure
 
 
+@styled
+def show_photos(paths: list[str], titles: list[str]):
+    """Photos side by side, at most eight, a title of one or two lines above each."""
+    paths, count = paths[:8], max(4, min(8, len(paths)))
+    figure, axes = _create_grid(WIDTH / count + 0.6, 1, count)
+    for place, path, title in zip(axes.flat, paths, titles, strict=False):
+        place.imshow(_thumbnail(path, 2 * THUMBNAIL))
+        place.set_title(title, fontsize=10 if count < 7 else 9, weight="normal")
+    return figure
+
+
+@styled
+def show_feature_maps(path: str, early, late, count: int = 7):
+    """A photo, and below each other the strongest maps of an early and of a late block.
+
+    Args:
+        early, late: (channels, H, W) tensors of that photo.
+    """
+    figure, axes = _create_grid(2 * WIDTH / (count + 1) + 0.8, 2, count + 1)
+    axes[0, 0].imshow(_thumbnail(path, 2 * THUMBNAIL))
+    for row, maps, name in ((axes[0], early, "early"), (axes[1], late, "late")):
+        strongest = maps.flatten(1).std(1).argsort(descending=True)[:count]
+        for place, channel in zip(row[1:], strongest.tolist(), strict=False):
+            place.imshow(maps[channel].numpy(), cmap="viridis")
+        _write_title(row[1], f"{name} block: {len(maps)} maps of "
+                             f"{maps.shape[2]} x {maps.shape[1]}")
+        row[1].title.set_horizontalalignment("left")
+        row[1].title.set_position((0, 1))
+    return figure
+
+
 def show_borderline(images: pd.DataFrame, pairs: pd.DataFrame, count: int = 8):
     """The pairs just above (=) and just below (≠) the threshold for near copies."""
     half = count // 2
@@ -80,16 +111,27 @@ def show_borderline(images: pd.DataFrame, pairs: pd.DataFrame, count: int = 8):
     return show_pairs(paths.tolist(), titles, count)
 
 
-def show_findings(findings: pd.DataFrame, per_check: int = 8):
-    """A row of images for every check that found something it can show, worst first."""
-    unreadable = findings.image_id[findings.check == "unreadable"]
-    shown = findings[~findings.image_id.isin(unreadable)]
-    rows = {f"{name} ({count})":
-            shown[shown.check == name].nsmallest(per_check, "score").path.tolist()
-            for name, count in shown.check.value_counts().items()}
+def show_findings(findings: pd.DataFrame, images: pd.DataFrame, per_check: int = 8):
+    """A row of images for every check, worst first, copies beside what they are copies of.
+
+    An image that several checks have found stands in the row of the first one.
+    """
+    paths = images.set_index("image_id").path
+    shown = findings[~findings.image_id.isin(findings.image_id[findings.check == "unreadable"])]
+    counts, rows = shown.check.value_counts(sort=False), {}
+    for name, found in shown.drop_duplicates("image_id").groupby("check", sort=False):
+        worst = found.sort_values("score", kind="stable")
+        if worst.copy_of.any():
+            pairs = zip(paths[worst.copy_of], worst.path, strict=True)
+            row, what = [path for pair in pairs for path in pair], "each after its original"
+        else:
+            row, what = worst.path.tolist(), "worst first"
+        step = 2 if worst.copy_of.any() else 1
+        many = counts[name] > per_check // step
+        rows[f"{name}: {counts[name]}" + (f"\n({what})" if step == 2 or many else "")] = row
     if not rows:
         return _write_sentence("the checks found nothing to show")
-    return _show_rows(rows, per_check, "What the checks found (images)", size=10)
+    return _show_rows(rows, per_check, "What the checks found", size=10)
 
 
 @styled

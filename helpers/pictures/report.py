@@ -1,6 +1,7 @@
 """Report: one self-contained HTML page of a run, pictures inside, nothing to download."""
 
 import base64
+import mimetypes
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,9 +31,10 @@ def write_report(run: Run) -> Path:
     counts |= {"images set aside": len(quarantine),
                "classes": len(load_json(run.need("label_mapping")))}
     # Results first, then the way to them.
-    paths = sorted((run.folder / "figures").glob("[0-9][0-9]_*.png"),
+    paths = sorted((run.folder / "figures").glob("[0-9][0-9]_*.*g"),
                    key=lambda path: (path.stem[:2] != "06", path.stem))
-    figures = {path.stem: base64.b64encode(path.read_bytes()).decode() for path in paths}
+    figures = {path.name: f"data:{mimetypes.guess_type(path)[0]};base64,"
+                          f"{base64.b64encode(path.read_bytes()).decode()}" for path in paths}
     recipe = run.recipe.model_dump(mode="json")
     templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True,
                             undefined=StrictUndefined, trim_blocks=True)

@@ -37,7 +37,8 @@ class Model(Protocol):
 
 
 def cross_validate(create: Callable[[], Model], inputs, codes: np.ndarray, folds: np.ndarray,
-                   progress: bool = True) -> tuple[np.ndarray, list[Model]]:
+                   progress: bool = True, learnt: np.ndarray | None = None
+                   ) -> tuple[np.ndarray, list[Model]]:
     """Fit one model a fold on the other folds, and let it answer for the fold it never saw.
 
     Settings are chosen inside each training part, on the fold after the one left out. No image
@@ -48,16 +49,17 @@ def cross_validate(create: Callable[[], Model], inputs, codes: np.ndarray, folds
         inputs: what the models take, indexed by rows.
         codes: (images,) class codes 0..n-1.
         folds: (images,) fold numbers 0..k-1.
+        learnt: (images,) bool, those that may be learnt from; all are judged.
 
     Returns:
         Out-of-fold probabilities (images, classes) float32, and the folds' models.
     """
     count, models, parts = folds.max() + 1, [], []
     for fold in tqdm(range(count), desc="folds", unit="fold", disable=not progress):
-        train = folds != fold
+        train = (folds != fold) & (learnt if learnt is not None else True)
         inner = folds[train] == (fold + 1) % count
         models.append(create().fit(inputs[train], codes[train], inner))
-        parts.append(models[-1].predict(inputs[~train]))
+        parts.append(models[-1].predict(inputs[folds == fold]))
     probabilities = np.empty((len(codes), parts[0].shape[1]), np.float32)
     for fold, part in enumerate(parts):
         probabilities[folds == fold] = part

@@ -1,0 +1,50 @@
+"""Learning curve: the out-of-fold score by how many images were learnt from.
+
+Still rising at its end, it says that more labelled images would help.
+"""
+
+import numpy as np
+import pandas as pd
+
+from helpers.evaluation.summary import score_sets
+from helpers.files import load_json
+from helpers.run import Run
+from helpers.training.crossvalidation import create_model, cross_validate, tabulate_probabilities
+
+
+def measure_learning_curve(run: Run, rows: pd.DataFrame, features: np.ndarray,
+                           codes: np.ndarray) -> pd.DataFrame:
+    """Train on the recipe's shares of the training images, and judge all images each time.
+
+    Args:
+        rows, features, codes: of the training images, in one order.
+
+    Returns:
+        A row a share, up to 1: `images` learnt from in a fold, on average; macro F1 out-of-fold
+        as `value`, `low` and `high`.
+    """
+    classes, folds = list(load_json(run.need("label_mapping"))), rows.fold.to_numpy()
+    found = []
+    for share in [*sorted(run.recipe.head.learning_curve), 1.0]:
+        learnt = draw_share(codes, share, run.recipe.splits.seed)
+        probabilities, _ = cross_validate(lambda: create_model(run), features, codes, folds,
+                                          learnt=learnt)
+        answered = tabulate_probabilities(rows, probabilities, classes)
+        score = score_sets({"all": answered}, classes, run)["all"].loc["macro F1"]
+        images = np.mean([(learnt & (folds != fold)).sum() for fold in np.unique(folds)])
+        found.append({"share": share, "images": round(float(images)), **score})
+    return pd.DataFrame(found)
+
+
+def draw_share(codes: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Choose a share of each class, one image at least; a larger share holds the smaller ones.
+
+    Returns:
+        (images,) bool.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = np.zeros(len(codes), bool)
+    for code in np.unique(codes):
+        members = rng.permutation(np.flatnonzero(codes == code))
+        chosen[members[: max(1, round(share * len(members)))]] = True
+    return chosen
