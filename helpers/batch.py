@@ -31,7 +31,6 @@ from helpers.files import (
     hash_files,
     load_json,
     make_folder,
-    resolve_path,
     save_json,
     show_path,
 )
@@ -134,12 +133,12 @@ def _hash_code(book: Path) -> str:
 
 def _hash_data(run: Run) -> str:
     """Hash the content of the data, files that have kept size and time by what is known."""
-    if run.recipe.data.generate:
+    if run.recipe.data.comes_by_itself:
         from helpers.data.table import find_data
 
-        find_data(run.recipe)  # makes it
+        find_data(run.recipe)  # makes or fetches it
     known = run.folder / "data_files.json"
-    digest, files = hash_files(resolve_path(run.recipe.data.path),
+    digest, files = hash_files(run.recipe.data.place,
                                load_json(known) if known.exists() else None)
     save_json(files, known)
     return digest

@@ -50,8 +50,8 @@ def load_recipe(recipe: str, overrides: dict | None = None) -> Recipe:
         checked = Recipe(**values)
     except ValidationError as error:
         raise SuiteError(_explain(error, show_path(path), changed)) from None
-    place = resolve_path(checked.data.path)
-    if not place.exists() and checked.data.generate is None:
+    place = checked.data.place
+    if not place.exists() and not checked.data.comes_by_itself:
         raise SuiteError(
             f"recipe '{checked.name}': its data {show_path(place)} does not exist. Put the "
             f"images there, or set `data` in {show_path(path)}."
@@ -113,8 +113,9 @@ def _find_recipe(recipe: str) -> Path:
 
 
 def _nearest(word: str, words: list[str]) -> str:
-    match = difflib.get_close_matches(str(word), words, n=1, cutoff=0.5)
-    return f" (did you mean '{match[0]}'?)" if match else ""
+    folded = {name.casefold(): name for name in words}
+    match = difflib.get_close_matches(str(word).casefold(), folded, n=1, cutoff=0.5)
+    return f" (did you mean '{folded[match[0]]}'?)" if match else ""
 
 
 def _explain(error: ValidationError, file: str, overrides: dict) -> str:
@@ -126,14 +127,14 @@ def _explain(error: ValidationError, file: str, overrides: dict) -> str:
         key = place[1] if section and len(place) > 1 else place[0]
         given = overrides.get(section, {}) if section else overrides
         where = "the overrides" if isinstance(given, dict) and key in given else file
+        key = "data" if key == "path" else key  # as it is usually written
         if problem["type"] == "extra_forbidden":
             near = list(SECTIONS[section].model_fields) if section else [*SETTINGS, *SECTIONS]
             hint = _nearest(key, near) or " (`python -m helpers.recipe` lists them all)"
             of = f" in {section}" if section else ""
             sentences.append(f"{where}: there is no setting '{key}'{of}{hint}.")
         elif problem["type"] == "missing":
-            name = "data" if key == "path" else key
-            sentences.append(f"{where}: the setting '{name}' is missing.")
+            sentences.append(f"{where}: the setting '{key}' is missing.")
         elif problem["type"] == "literal_error":
             valid = problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
             sentences.append(f"{where}: {key} cannot be {value!r}{_nearest(value, valid)}; "

@@ -230,7 +230,7 @@ def open_run(recipe: str, overrides: dict | None = None) -> Run:
     changed = "".join(f", {pair}" for pair in pairs)
     network = checked.network
     print(f"recipe {checked.name}{changed}: {checked.data.source} in "
-          f"{show_path(resolve_path(checked.data.path))}, {network.backbone} "
+          f"{show_path(checked.data.place)}, {network.backbone} "
           f"({network.weights} weights), {checked.splits.folds} folds")
     print(f"results go to {show_path(run.folder)}")
     return run

@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticKnownError
+
+from helpers.files import ROOT, resolve_path
 
 CHECKS = ("unreadable", "blank", "conflicting labels", "extension", "exact copy", "near copy",
           "conflicting near copy", "leak", "dark", "light", "blurry", "low information",
           "odd size", "odd aspect", "greyscale", "transparency", "CMYK", "16-bit", "palette",
           "rotated", "animated")
+DATA_SETS = ("CIFAR10", "CIFAR100", "Caltech101", "Country211", "DTD", "EuroSAT", "FGVCAircraft",
+             "FashionMNIST", "Flowers102", "Food101", "GTSRB", "Imagenette", "KMNIST", "MNIST",
+             "OxfordIIITPet", "STL10", "SVHN")  # of torchvision
+FETCHED = ROOT / "data" / "torchvision"
 WEIGHT_FILES = (".safetensors", ".pth", ".pt")
 
 
@@ -29,12 +36,15 @@ class Section(BaseModel):
 class DataSettings(Section):
     """What there is, and what is set aside (01)."""
 
-    source: Literal["rakuten", "folders", "cifar", "csv", "alternating"] = _setting(
+    source: Literal["rakuten", "folders", "cifar", "csv", "alternating",
+                    "torchvision"] = _setting(
         "Layout: `rakuten` (three CSV files and two image folders), `folders` (a folder per "
         "class, perhaps below train, val and test), `cifar` (Python pickles), `csv` (a table of "
-        "paths and labels) or `alternating` (two kinds of photo in turn, with a table).")
+        "paths and labels), `alternating` (two kinds of photo in turn, with a table) or "
+        "`torchvision` (a data set by name, which torchvision downloads).")
     path: Path = _setting("The folder that holds the data, or an archive of it (.zip, .tar.gz), "
-                          "from the suite's root. `data: FOLDER` says the same.")
+                          "from the suite's root; for `torchvision` one of "
+                          f"{', '.join(DATA_SETS)}. `data: FOLDER` says the same.")
     generate: Literal["demo"] | None = _setting(
         "`demo` writes the embedded demo into `path` when it is not there yet.", None)
     class_names: dict[str, str] = _setting(
@@ -61,6 +71,23 @@ class DataSettings(Section):
     near_copy: float = _setting(
         "Correlation from which two images count as near copies; raise it where all images are "
         "alike by nature; 1 switches the search off.", 0.9, ge=0.5, le=1)
+
+    @property
+    def place(self) -> Path:
+        """Where the data lies on disk: at `path`, or where a data set by name is fetched to."""
+        return FETCHED / self.path if self.source == "torchvision" else resolve_path(self.path)
+
+    @property
+    def comes_by_itself(self) -> bool:
+        """Whether the suite puts the data there when it is not there yet."""
+        return self.generate is not None or self.source == "torchvision"
+
+    @field_validator("path")
+    @classmethod
+    def _require_known_name(cls, path: Path, others) -> Path:
+        if others.data.get("source") == "torchvision" and str(path) not in DATA_SETS:
+            raise PydanticKnownError("literal_error", {"expected": ", ".join(DATA_SETS)})
+        return path
 
     @field_validator("class_names", mode="before")
     @classmethod

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from helpers import settings
 from helpers.data.checks import CHECKS
+from helpers.data.torchvision_sets import DATA_SETS
 from helpers.files import ROOT
 from helpers.imports import find_file, find_reached, list_imports
 from helpers.recipe import describe_settings
-from helpers.settings import CHECKS as NAMED
 from helpers.steps import MAKERS, STEPS, describe_steps
 
 PACKAGE = ROOT / "helpers"
@@ -67,8 +68,9 @@ def test_entering_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def test_every_check_that_a_recipe_can_name_is_there():
-    assert set(CHECKS) == set(NAMED)
+def test_every_check_and_data_set_that_a_recipe_can_name_is_there():
+    assert set(CHECKS) == set(settings.CHECKS)
+    assert tuple(DATA_SETS) == settings.DATA_SETS
 
 
 def test_what_a_notebook_reaches_is_found():

@@ -158,7 +158,7 @@ def read_cifar(folder: Path, settings: DataSettings) -> pd.DataFrame:
         raise SuiteError(f"{show_path(meta)} names no classes: it is damaged. Get it again.")
     loaded = {split: [load_pickle(file) for file in files] for split, files in parts.items()}
     images = name_place(folder, [*parts["train"], *parts["test"]])
-    frames, pixels = [], {}
+    found = {}
     for split, contents in loaded.items():
         try:
             codes = [code for content in contents for code in content[key]]
@@ -169,28 +169,43 @@ def read_cifar(folder: Path, settings: DataSettings) -> pd.DataFrame:
             arrays, shape = [content["data"] for content in contents], (len(codes), 3 * SIDE**2)
             if any(getattr(array, "dtype", None) != np.uint8 for array in arrays):
                 raise ValueError("its pixels are no array of uint8")
-            pixels[split] = np.concatenate(arrays)
-            if pixels[split].shape != shape:
-                raise ValueError(f"pixels of shape {pixels[split].shape} instead of {shape}")
-            named = [names[code] for code in codes]
+            pixels = np.concatenate(arrays)
+            if pixels.shape != shape:
+                raise ValueError(f"pixels of shape {pixels.shape} instead of {shape}")
+            found[split] = (pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1),
+                            [names[code] for code in codes])
         except (KeyError, ValueError, TypeError) as error:
             raise SuiteError(f"{show_path(folder)}: the {split} part is incomplete or damaged "
                              f"({error!r}). Get the archive again.") from error
-        ids = [f"{split}_{row:05d}" for row in range(len(codes))]
+    return write_arrays(images, found)
+
+
+def write_arrays(images: Path, found: dict[str, tuple[np.ndarray, list[str]]]) -> pd.DataFrame:
+    """Write arrays as PNG into `images`, a folder below data/unpacked/ (once); return their rows.
+
+    Args:
+        found: split -> uint8 of (images, height, width) or (images, height, width, 3), and their
+            labels.
+
+    Returns:
+        image_id, path, label and split.
+    """
+    frames = []
+    for split, (_, labels) in found.items():
+        ids = [f"{split}_{row:05d}" for row in range(len(labels))]
         paths = [f"{show_path(images)}/{split}/{name}.png" for name in ids]
-        rows = {"image_id": ids, "path": paths, "label": named, "split": split}
+        rows = {"image_id": ids, "path": paths, "label": labels, "split": split}
         frames.append(pd.DataFrame(rows))
     with claim_place(images) as missing:
         if missing:
             with write_folder(images) as place:
-                for split, values in pixels.items():
-                    _write_images(values, place / split, split)
+                for split, (pictures, _) in found.items():
+                    _write_images(pictures, place / split, split)
     return pd.concat(frames, ignore_index=True)
 
 
-def _write_images(values: np.ndarray, place: Path, split: str) -> None:
+def _write_images(pictures: np.ndarray, place: Path, split: str) -> None:
     place.mkdir()
-    pictures = values.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
     progress = tqdm(pictures, f"writing {split} as PNG", unit="image", mininterval=2)
     for row, picture in enumerate(progress):
         Image.fromarray(picture).save(place / f"{split}_{row:05d}.png", compress_level=1)

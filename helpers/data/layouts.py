@@ -14,6 +14,7 @@ import pandas as pd
 
 from helpers.columns import RESERVED
 from helpers.data.cifar import read_cifar
+from helpers.data.torchvision_sets import read_torchvision
 from helpers.files import SuiteError, natural_key, show_path
 from helpers.settings import DataSettings
 
@@ -204,4 +205,4 @@ def _join(folder: Path, names: pd.Series) -> pd.Series:
 
 LAYOUTS: dict[str, Callable[[Path, DataSettings], pd.DataFrame]] = {
     "rakuten": read_rakuten, "folders": read_folders, "csv": read_csv,
-    "alternating": read_alternating, "cifar": read_cifar}
+    "alternating": read_alternating, "cifar": read_cifar, "torchvision": read_torchvision}

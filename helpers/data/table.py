@@ -13,6 +13,7 @@ import pandas as pd
 from helpers.data.archives import SUFFIXES as ARCHIVES
 from helpers.data.archives import claim_place, unpack_archive
 from helpers.data.layouts import LAYOUTS
+from helpers.data.torchvision_sets import fetch_data_set
 from helpers.files import SuiteError, resolve_path, show_path
 from helpers.settings import Recipe
 
@@ -60,9 +61,11 @@ def restore_images(recipe: Recipe, table: pd.DataFrame) -> None:
 
 
 def find_data(recipe: Recipe) -> Path:
-    """Return the recipe's data folder or archive; a demo that is to be made is made first."""
-    place = resolve_path(recipe.data.path)
-    if recipe.data.generate == "demo":
+    """Return the recipe's data folder or archive; what comes by itself is brought first."""
+    place = recipe.data.place
+    if recipe.data.source == "torchvision":
+        fetch_data_set(place)
+    elif recipe.data.generate == "demo":
         from helpers.data.demo import write_demo
 
         with claim_place(place):  # several processes may come here at once
