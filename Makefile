@@ -1,6 +1,7 @@
 # The suite's commands. `make run` and `make test` set everything up by themselves.
 PYTHON ?= python3
 RECIPE ?= demo
+DATA ?=
 SET ?=
 
 BIN := .venv/bin
@@ -21,8 +22,9 @@ install: .venv/installed  ## make the environment .venv/ (once)
 	  -r requirements.txt -c constraints.txt
 	@touch $@
 
-run: install  ## run the six main notebooks: make run RECIPE=vehicles SET="folds=10"
-	$(BIN)/python -m helpers.batch --recipe $(RECIPE) $(if $(SET),--set $(SET))
+run: install  ## run the six main notebooks: make run DATA=my_photos, or RECIPE=vehicles SET="folds=10"
+	$(BIN)/python -m helpers.batch --recipe $(if $(DATA),own,$(RECIPE)) \
+	  $(if $(SET)$(DATA),--set) $(if $(DATA),"data=$(DATA)") $(SET)
 
 test: install lint  ## pass the tests
 	$(BIN)/python -m pytest

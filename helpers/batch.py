@@ -145,15 +145,18 @@ def _hash_data(run: Run) -> str:
 
 
 def _check_inputs(run: Run, notebooks: Path, chosen: list[Step]) -> None:
-    """Raise SuiteError for a backbone or weights that do not exist, and for a torn pair.
+    """Say what the data is; raise SuiteError for wrong data or weights, and for a torn pair.
 
     That is a notebook whose `.py` says something else: which of the two was meant?
     """
     import jupytext
 
+    from helpers.data.table import load_table
     from helpers.network.weights import check_network
 
     check_network(run.recipe)
+    if STEPS[0] in chosen:
+        load_table(run.recipe)
     for step in chosen:
         book = notebooks / f"{step.name}.ipynb"
         pair = [[cell.source for cell in jupytext.read(path).cells if cell.cell_type == "code"]

@@ -77,7 +77,8 @@ def nest_settings(settings: dict, where: str) -> dict:
         if key in SECTIONS and isinstance(value, dict):
             pairs += [(key, name, inner) for name, inner in value.items()]
         elif key == "data":
-            pairs.append(("data", "path", value))
+            # A folder may be called 2024.
+            pairs.append(("data", "path", str(value) if isinstance(value, int) else value))
         elif key in SECTIONS:
             raise SuiteError(f"{where}: {key} is a section of settings, not {value!r}: write "
                              f"`{key}.SETTING`, or the setting alone.")

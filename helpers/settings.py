@@ -3,6 +3,7 @@
 `python -m helpers.recipe` prints them as tables; `data/README.md` holds what it prints.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -206,7 +207,8 @@ class Recipe(Section):
     name: str = Field(description="The recipe's own name: its folder under data/.",
                       pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     run: str | None = _setting(
-        "Name of the folder under outputs/; null: the recipe's name.", None, result=False,
+        "Name of the folder under outputs/; null: the recipe's name, for `own` that of its data.",
+        None, result=False,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     data: DataSettings
     splits: SplitSettings = SplitSettings()
@@ -224,8 +226,9 @@ class Recipe(Section):
 
     @property
     def run_name(self) -> str:
-        """Name of the run's folder under outputs/."""
-        return self.run or self.name
+        """Name of the run's folder under outputs/; recipe `own` takes that of its data."""
+        place = re.sub(r"\W+", "-", self.data.path.name.partition(".")[0]).strip("-_")
+        return self.run or (place if self.name == "own" and place else self.name)
 
     def change(self, **settings) -> "Recipe":
         """Return a checked copy with other values of settings, named without their section."""

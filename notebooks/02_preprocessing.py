@@ -17,21 +17,26 @@
 # %% [markdown]
 # # 02 · Prepare the data
 #
-# Every number that we will report rests on one promise: no image is judged by a model
-# that has seen it, nor a copy of it. This notebook makes the parts that keep the promise.
+# Every number that we will report rests on one promise: no image is judged by a model that
+# has seen it, or a copy of it. This notebook makes the splits that keep the promise.
 #
-# **You need** `images.csv` and `quarantine.csv` from 01.
+# **You will be able to** explain what a hold-out and folds are, why copies must stay
+# together, and what a network sees of a photo.
+#
+# **You need** `images.csv` and `quarantine.csv` from 01, and to know what training and
+# testing a model mean.
 # **You get** a saved label mapping, a hold-out, k folds that no copy crosses, a look at
 # what the network will see, and a checklist.
+# **It takes** about 10 seconds for the demo, and a minute for 100,000 photos.
 #
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
 # | 1 | give every class a number | `label_mapping.json` |
 # | 2 | set a hold-out aside, deal the rest into folds | `table.csv`, `class_weights.json`, `figures/02_class_shares.png` |
 # | 3 | write the tables of every fold | `folds/` |
-# | 4 | look at what the network sees | `figures/02_preprocessing.png`, `figures/02_normalisation.png` |
-# | 5 | see how training images may be varied | `figures/02_augmentation.png` |
-# | 6 | run through the checklist | `checklist.json` |
+# | 4 | look at what the network sees | `figures/02_preprocessing.jpg`, `figures/02_normalisation.jpg` |
+# | 5 | see how training images may be varied | `figures/02_augmentation.jpg` |
+# | 6 | go through the checklist | `checklist.json` |
 
 # %% [markdown]
 # ## Setup
@@ -86,10 +91,10 @@ settings, used = run.recipe.splits, load_used(run)
 # %% [markdown]
 # If 01 had not been run, the cell above would say so instead of failing somewhere later.
 #
-# Some images can be in no fold at all. Training images that are copies of the data set's
-# own test images would be learnt by heart, and a class needs enough different images for
-# every fold and the hold-out (7 by default); the recipe's `leaks` and `small_classes` say
-# what to do.
+# Some images can be in no fold at all. A training image that is a copy of one of the data
+# set's own test images would make the test too easy, and a class needs enough different
+# images for every fold and the hold-out (7 by default); the recipe's `leaks` and
+# `small_classes` say what to do.
 
 # %%
 from helpers.data.splits import exclude_leaks, join_groups, settle_small_classes
@@ -99,12 +104,12 @@ table = settle_small_classes(table, settings.holdout, settings.folds,
                              settings.small_classes)
 
 # %% [markdown]
-# Where nothing is printed, nothing had to be left out.
+# If nothing is printed, nothing had to be left out.
 #
 # ## 1 · Names to numbers
 #
 # A model answers with a number. The mapping from class name to number is saved, because
-# a model without it cannot be read by anyone, not even by us next month.
+# without it nobody can read the model's answers, not even we ourselves next month.
 
 # %%
 from helpers.data.splits import encode_labels
@@ -118,17 +123,18 @@ mapping
 #
 # ## 2 · A hold-out and folds
 #
-# Each labelled training image gets exactly one place:
+# Each labelled training image goes to exactly one place:
 #
 # - the **hold-out** is locked away until the recipe says `final: true`; then notebook 06
-#   scores it, and counts the look. Nothing is ever chosen by looking at it;
+#   scores it, and counts the look. Nothing is ever chosen by looking at it, because a score
+#   that guided a choice is no longer a score on unseen images;
 # - the other images are dealt into **k folds**. Each fold is judged by a model trained
 #   on the other folds, so that in the end every image has been judged once by a model
-#   that never saw it.
+#   that never saw it. Such answers are called *out-of-fold*.
 #
 # Both are *stratified*: every part has the classes in the same shares. And both deal out
-# whole *groups*: the copies that 01 has found, and, if the recipe names a `group_column`,
-# all images of one product, patient or camera.
+# whole *groups*: the copies that 01 found and, if the recipe names a `group_column`, all
+# images of one product, patient or camera.
 
 # %%
 from helpers.data.splits import assign_splits, check_splits
@@ -139,9 +145,9 @@ run.save("table", table)
 table.groupby(["split", "fold"]).size().rename("images").reset_index()
 
 # %% [markdown]
-# Fold -1 means "in no fold": the hold-out, the data set's own test images, which often
-# come without labels, and those `excluded` above. `check_splits` would have stopped us if
-# one group or one exact copy stood on two sides.
+# Fold -1 means "in no fold": the hold-out, the data set's own test images, and those
+# `excluded` above. `check_splits` would have stopped us if a group or an exact copy were
+# on two sides.
 
 # %%
 from helpers.pictures.charts import plot_class_shares, save_figure
@@ -152,8 +158,19 @@ save_figure(run, plot_class_shares(table), "02_class_shares")
 # The bars break at nearly the same places from top to bottom: each part is a small copy
 # of the whole, as far as whole groups allow.
 #
-# *Class weights* make up for the imbalance: in the training an image of a rare class will
-# count more, so that each class counts the same as a whole.
+# Where is the photo that we follow?
+
+# %%
+from helpers.data.table import find_followed
+
+followed = find_followed(run.recipe, table)
+followed[["image_id", "label", "split", "fold", "group"]].to_frame("followed").T
+
+# %% [markdown]
+# It will be judged by the one model that was trained without this fold.
+#
+# *Class weights* make up for the imbalance: during training, an error on an image of a rare
+# class can be made to cost more, so that each class counts the same as a whole.
 
 # %%
 from helpers.data.splits import weigh_classes
@@ -167,8 +184,8 @@ run.save("class_weights", weights)
 #
 # ## 3 · Fold tables as files
 #
-# Anyone can check our promise, or train another model on the very same folds, with
-# these files.
+# With these files anyone can check our promise, or train another model on the very same
+# folds.
 
 # %%
 from helpers.data.splits import save_folds
@@ -185,7 +202,7 @@ print(f"{len(paths)} files, from {paths[0].name} to {paths[-1].name}")
 #
 # Preprocessing belongs to the network: it was trained on images of one size, resized in
 # one way, normalised with one mean and standard deviation. timm keeps these with each
-# architecture; the recipe may change size and resize mode.
+# architecture; the recipe may change the size and how images are resized.
 
 # %%
 from helpers.network.preprocessing import resolve_data_config
@@ -194,23 +211,23 @@ data_config = resolve_data_config(run.recipe, run.measured)
 data_config
 
 # %% [markdown]
-# `mean` and `std` are the numbers that this architecture's training used, one each for
-# red, green and blue. Below, the top row shows files as they are, the
-# bottom row the same images as they reach the network.
+# `mean` and `std` are the numbers that this network was trained with, one each for red,
+# green and blue. Below, the top row shows files as they are, the bottom row the same
+# images as they reach the network.
 
 # %%
 from helpers.pictures.galleries import show_preprocessing
 
 labelled = table[table.split == "train"]
-save_figure(run, show_preprocessing(labelled, data_config, seed=settings.seed),
-                "02_preprocessing")
+pictures = show_preprocessing(labelled, data_config, seed=settings.seed)
+save_figure(run, pictures, "02_preprocessing")
 
 # %% [markdown]
-# Is what tells the classes apart still there in the bottom row? If not, raise
-# `image_size`; if the sides are cut off, set `resize: squash`.
+# Is what tells the classes apart still there in the bottom row? If details are lost, raise
+# `image_size`; if something important is cut off, set `resize: squash`.
 #
 # *Normalisation* is the last step: bytes from 0 to 255 become numbers around zero. There
-# are several ways, and a frozen network understands only the one that it grew up with.
+# are several ways, and a frozen network works only with the one it was trained with.
 
 # %%
 from helpers.network.preprocessing import normalise_config
@@ -218,21 +235,22 @@ from helpers.pictures.galleries import show_normalisations
 
 ways = ["minmax", "symmetric", "imagenet", "dataset", "zscore"]
 configs = {way: normalise_config(data_config, way, run.measured) for way in ways}
-picture = show_normalisations(labelled.path.iloc[0], configs)
+picture = show_normalisations(followed.path, configs)
 save_figure(run, picture, "02_normalisation")
 
 # %% [markdown]
-# The same image, red, green and blue values counted. In a grey image the three lines
-# coincide, except where each colour has a mean and deviation of its own (`imagenet`). Only
-# shift and scale change. `dataset` uses the mean and deviation that 01 measured on the
-# training images, `zscore` each image's own.
+# One photo, and the histogram of its red, green and blue values under each normalisation,
+# with their range below. `minmax` and `symmetric` only shift and scale all values alike.
+# `imagenet` and `dataset` use one mean and deviation per colour, those of ImageNet and
+# those that 01 measured on this data; `zscore` uses each image's own, so that a dark and
+# a bright photo look the same to the network.
 #
 # ## 5 · How training images may be varied
 #
-# Nothing in this run uses this yet: it is for training a network itself, which should not
-# see the very same pixels every time. Where small classes are drawn more often, their
-# images repeat most, so they are varied most. None of this ever touches validation, test
-# or the extraction that follows.
+# Nothing in this run uses this yet: it is for training the network itself, which should not
+# see the very same pixels every time. The fewer images a class has, the more often each of
+# them is repeated, and the more it should be varied. None of this ever touches validation,
+# test or the extraction that follows.
 
 # %%
 from helpers.network.augmentation import choose_levels
@@ -242,8 +260,8 @@ sizes = run.recipe.network.augmentation_sizes
 choose_levels(count_classes(table), sizes).to_frame().T
 
 # %% [markdown]
-# Classes with more than the first of `augmentation_sizes` are LIGHT, with fewer than the
-# second HEAVY.
+# Classes with more images than the first of `augmentation_sizes` are LIGHT, with fewer than
+# the second HEAVY, all others MEDIUM; small data sets are HEAVY throughout.
 
 # %%
 from helpers.pictures.galleries import show_augmentations
@@ -252,8 +270,8 @@ save_figure(run, show_augmentations(labelled, seed=settings.seed), "02_augmentat
 
 # %% [markdown]
 # Could you still name the class of each picture? If not, the level is too strong for this
-# data. For digits or text, mirroring turns a right image into a wrong one: no general
-# choice fits all data, so look.
+# data. For text or digits, mirroring makes a right image wrong: no level fits all data, so
+# look.
 #
 # ## 6 · The checklist
 #
@@ -267,9 +285,8 @@ run.save("checklist", checklist.to_dict("records"))
 checklist.style.hide(axis="index")
 
 # %% [markdown]
-# `fail` must be mended first. `warn` is for you to judge: in the demo it marks the planted
-# broken files, the small classes, the imbalance and the untrained network, all meant to be
-# there.
+# A `fail` must be put right first. A `warn` is for you to judge; the last column says what
+# was found.
 #
 # ## What we saw
 
@@ -288,7 +305,7 @@ print(f"- the network gets {data_config['input_size'][1]} x "
       f"{data_config['input_size'][2]} pixels, {data_config['crop_mode']}")
 
 # %% [markdown]
-# The last cell lists the files that the next notebooks build on.
+# The next cell lists the files that the next notebooks build on.
 
 # %%
 run.finish("02_preprocessing")
@@ -296,11 +313,36 @@ run.finish("02_preprocessing")
 # %% [markdown]
 # ## Try it
 #
-# 1. Check the promise: is there an image, or a group, that stands in both files of a fold?
-# 2. A new run starts at 01. In a terminal: `make run SET="folds=10 run=demo-10"`. How
-#    many images of the smallest class does each fold have now?
-# 3. `make run SET="resize=center run=demo-center"`, and compare the two runs'
-#    `figures/02_preprocessing.png`. What was lost?
+# Fill in the blanks (`___`), remove the `#` and run. Solutions are in
+# [solutions.ipynb](solutions.ipynb).
 #
-# Solutions are in [solutions.ipynb](solutions.ipynb). Next:
-# [03 · Extract features](03_extraction.ipynb).
+# **1.** Check the promise: how many groups are both in the training and in the test file of
+# each fold?
+
+# %%
+# import pandas as pd
+#
+# for fold in range(settings.folds):
+#     train, test = (set(pd.read_csv(folder / f"fold_{fold:02d}_{part}.csv").___)
+#                    for part in ("train", "test"))
+#     print(f"fold {fold}: {len(train)} + {len(test)} groups, {len(train & test)} shared")
+
+# %% [markdown]
+# **2.** Deal the images into ten folds. How many images of the smallest class are there in
+# each fold now?
+
+# %%
+# back = table.assign(split=table.split.replace("holdout", "train"))
+# ten = assign_splits(back, settings.holdout, ___, settings.seed)
+# count_folds(ten).loc[smallest]
+
+# %% [markdown]
+# **3.** Show what the network would see with the other `resize` mode (`squash` or
+# `center`). What is lost, what is distorted?
+
+# %%
+# other = resolve_data_config(run.recipe.change(resize="___"))
+# save_figure(run, show_preprocessing(labelled, other), "solutions_resize")
+
+# %% [markdown]
+# Next: [03 · Extract features](03_extraction.ipynb).

@@ -17,18 +17,23 @@
 # %% [markdown]
 # # 03 · Extract features
 #
-# A network trained on millions of photos has learnt to turn pixels into a few hundred
-# numbers that mean something. We keep it as it is, *frozen*, and run every image through
-# it once.
+# A network trained on millions of photos has learnt to turn pixels into about a thousand
+# numbers that describe what is in a picture. We use it as it is, *frozen*: nothing in it
+# is trained any further. Every image goes through it once.
 #
-# **You need** `table.csv` and `label_mapping.json` from 02.
+# **You will be able to** say what a feature is and where it comes from, open a network and
+# look inside, and compute features for a data set of any size.
+#
+# **You need** `table.csv` and `label_mapping.json` from 02, and to know what an array is.
 # **You get** a row of features for every image, as plain `.npy` files.
+# **It takes** about 15 seconds for the demo; 100,000 photos take about 10 minutes on 2 cores.
 #
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
-# | 1 | build the backbone, load its weights | |
+# | 1 | open the network and follow one photo through it | `figures/03_feature_maps.jpg` |
 # | 2 | run every image through it | `train_features_<backbone>.npy`, `test_features_<backbone>.npy`, `train_labels.npy`, `metadata.json` |
-# | 3 | check the numbers | `figures/03_features.png` |
+# | 3 | see what features are good for | `figures/03_neighbours.jpg` |
+# | 4 | check the numbers | `figures/03_features.png` |
 
 # %% [markdown]
 # ## Setup
@@ -71,78 +76,174 @@ overrides = {}
 # %% [markdown]
 # ## Open the run
 #
-# This is the slow notebook: on a CPU, large data takes hours. If it is interrupted, run
-# it again and it continues where it was.
+# For large data on a CPU this is the slow notebook. If it is interrupted, run it again and
+# it continues where it was.
 
 # %%
 from helpers.run import open_run
 
 run = open_run(recipe, overrides)
+table = run.load_table()
 
 # %% [markdown]
-# ## 1 · The backbone
+# ## 1 · Inside the network
 #
-# *Backbone* is the network without its last layer, the one that named ImageNet's
-# classes. What remains ends in one vector per image.
+# Let us follow one photo, step by step, in plain PyTorch. Change anything you like in these
+# cells; nothing after them depends on it. First the network, with the weights that the
+# recipe asks for.
 
 # %%
-from helpers.network.backbones import create_backbone
+from helpers.network.backbones import create_network
 
-model, data_config = create_backbone(run.recipe, run.measured)
-million = sum(p.numel() for p in model.parameters()) / 1e6
-print(f"{run.recipe.network.backbone}: {million:.1f} million parameters, all frozen")
+network = create_network(run.recipe)
+million = sum(p.numel() for p in network.parameters()) / 1e6
+trained = sum(p.requires_grad for p in network.parameters())
+print(f"{run.recipe.network.backbone} with {run.recipe.network.weights} weights: "
+      f"{million:.1f} million parameters, {trained} tensors to be trained")
 
 # %% [markdown]
-# The demo uses *random* weights, so that nothing has to be downloaded. Surprisingly,
-# they are useful for digits: random convolutions still tell strokes apart. On photos,
-# pretrained weights are worlds better; set `weights: pretrained`.
+# *Frozen* means just that: no parameter will change. It also means *evaluation mode*: batch
+# normalisation keeps the statistics of its training. In training mode each image's features
+# would depend on the images that happen to share its batch.
 #
-# Frozen also means *evaluation mode*: batch normalisation keeps the statistics it was
-# trained with. Left in training mode, each image's features would depend on the images
-# that happen to share its batch.
+# A network takes a *tensor*: numbers in the shape (images, colours, height, width).
+
+# %%
+from helpers.data.images import decode_image
+from helpers.data.table import find_followed, restore_images
+from helpers.network.preprocessing import create_preprocessing, resolve_data_config
+
+restore_images(run.recipe, table)
+photo = find_followed(run.recipe, table).path
+data_config = resolve_data_config(run.recipe, run.measured)
+batch = create_preprocessing(data_config)(decode_image(photo)).unsqueeze(0)
+print(f"shape {tuple(batch.shape)}, values from {batch.min():.2f} to {batch.max():.2f}")
+
+# %% [markdown]
+# One photo, three colours, resized and normalised as 02 showed. Most pretrained networks
+# were trained to tell ImageNet's 1,000 classes apart. What does this one say about our
+# photo, before it has seen any of our classes?
+
+# %%
+import torch
+from timm.data import ImageNetInfo, infer_imagenet_subset
+
+names = ImageNetInfo(infer_imagenet_subset(network) or "imagenet-1k")
+with torch.inference_mode():
+    answer = network(batch).softmax(dim=1)[0]
+if network.num_classes:
+    for share, number in zip(*answer.topk(5), strict=True):
+        print(f"{share:6.1%}  {names.index_to_description(number.item())}")
+else:
+    print("these weights come without a classifier")
+
+# %% [markdown]
+# Our classes are not among ImageNet's, so the names can only come close. That is why the
+# last layer, the *classifier*, is of no use to us; but to tell a thousand things apart, the
+# layers before it must have learnt edges, textures, shapes and materials. Here are some of
+# their *feature maps*: pictures of where in the photo a block found what it looks for.
+
+# %%
+from helpers.pictures.charts import save_figure
+from helpers.pictures.galleries import show_feature_maps
+
+with torch.inference_mode():
+    maps = network.forward_intermediates(batch, intermediates_only=True)
+picture = show_feature_maps(photo, maps[1][0], maps[-1][0])
+save_figure(run, picture, "03_feature_maps")
+
+# %% [markdown]
+# Bright means a strong response. An early block sees edges and surfaces in fine detail; a
+# late block has many more maps, coarse ones, each for something more complex. The last step
+# is to average each map of the last layer into one number: it does not matter any more
+# where something was, only how much of it.
+
+# %%
+with torch.inference_mode():
+    last = network.forward_features(batch)
+    vector = network.forward_head(last, pre_logits=True)[0]
+print(f"{tuple(last.shape)} becomes {tuple(vector.shape)}: "
+      f"{vector[:5].numpy().round(2)} …")
+
+# %% [markdown]
+# This vector is what we call the *features* of the photo. The network without its
+# classifier is called the *backbone*.
 #
 # ## 2 · Every image, once
 #
-# On a CPU the network runs in OpenVINO, several times faster than in PyTorch, and to
-# the same numbers; on a GPU PyTorch computes. The first batch is computed both ways and
-# compared. A few images are tried first, so that you know how long it will take.
-#
-# Features are saved in *shards* of about a thousand images and joined at the end, so
-# memory stays flat, and whatever ends the work loses one shard at most; in Colab each goes
-# to Drive as well. An exact copy of an image is computed once. Features that already exist
-# for the same images, weights and preprocessing are kept.
+# The helper does the same for every image. On a CPU the network runs in OpenVINO, several
+# times faster than in PyTorch and to the same numbers; on a GPU PyTorch computes. The first
+# batch is computed both ways and compared. A few images are tried first, so that you know
+# how long it will take.
 
 # %%
 from helpers.features.extraction import extract_run
+from helpers.network.backbones import create_backbone
 
+model, data_config = create_backbone(run.recipe, run.measured)
 metadata = extract_run(run, (model, data_config))
 
 # %% [markdown]
-# `train_features` are the images in the folds; `test_features` are all that no model will
-# learn from: the hold-out, then the data set's own test images, in the table's order.
-# `metadata.json` holds everything needed to make the files again.
+# Features are saved in *shards* of about a thousand images and joined at the end, so memory
+# stays flat, and an interruption costs one shard at most; in Colab each shard goes to Drive
+# as well. An exact copy of an image is computed once. Features that already exist for the
+# same images, weights and preprocessing are kept.
 
 # %%
 import pandas as pd
 
-names = ["train_samples", "holdout_samples", "test_samples", "feature_dim", "engine",
+facts = ["train_samples", "holdout_samples", "test_samples", "feature_dim", "engine",
          "precision", "device", "images_per_second", "peak_memory_mb",
          "max_relative_difference", "preprocessing_fingerprint", "timestamp"]
-pd.Series({name: metadata[name] for name in names}, name="metadata").to_frame()
+pd.Series({name: metadata[name] for name in facts}, name="metadata").to_frame()
 
 # %% [markdown]
-# `max_relative_difference` is between the two ways of the first batch, decoding included.
-# `preprocessing_fingerprint` stands for all that decides a prepared image: features made
-# with another one are refused, and the refusal names what differs. Another version of a
-# library is only warned of.
+# `train_features` are the images in the folds; `test_features` are all that no model will
+# learn from: the hold-out, then the data set's own test images. `max_relative_difference`
+# is between the two ways of the first batch. `preprocessing_fingerprint` identifies how
+# images were prepared: features prepared in another way are refused, with the reason.
 #
 # Size matters most for the time: 224 x 224 pixels are twelve times the work of 64 x 64.
-# After that `precision: bf16`, on a processor or GPU that has it, is up to twice as fast
-# and moves each feature by about one percent; 07 shows how to see whether that matters.
-# Several processes or GPUs share one extraction by
+# `precision: bf16`, on a processor or GPU that supports it, is up to twice as fast and
+# moves each feature by about one percent. Several processes or GPUs share one extraction:
 # `torchrun --nproc-per-node=2 -m helpers.features.extraction --recipe demo`.
 #
-# ## 3 · Are the numbers sound?
+# ## 3 · What are features good for?
+#
+# Two photos with similar features show similar things. Here are the training photos whose
+# features are nearest to those of our photo.
+
+# %%
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
+
+from helpers.data.splits import select_rows
+from helpers.features.store import load_features
+
+rows, train = select_rows(table, "train"), load_features(run, "train")
+scaled = StandardScaler().fit_transform(train)
+place = rows.index[rows.path == photo][0]
+distances, nearest = NearestNeighbors(n_neighbors=7).fit(scaled).kneighbors(
+    scaled[[place]])
+
+# %% [markdown]
+# The first photo is its own nearest neighbour, at distance 0. The titles give each photo's
+# label and its distance.
+
+# %%
+from helpers.pictures.galleries import show_photos
+
+near = rows.iloc[nearest[0]]
+titles = [f"{label}\n{distance:.0f}" for label, distance in
+          zip(near.label, distances[0], strict=True)]
+save_figure(run, show_photos(near.path.tolist(), titles), "03_neighbours")
+
+# %% [markdown]
+# Nobody told the network about our classes. If most neighbours show the same kind of thing,
+# a simple classifier on top of these features will do, and 04 trains one. If the neighbours
+# agree with each other and not with the photo's label, the label is suspicious.
+#
+# ## 4 · Are the numbers sound?
 #
 # First: do the same images give the same numbers again? We compute a few rows anew, the
 # plain way with Pillow and PyTorch, and compare them with the file.
@@ -154,11 +255,11 @@ difference = check_determinism(run, model, data_config)
 print(f"computed again, features differ by {difference:.1e} of the largest one")
 
 # %% [markdown]
-# Zero would be the same to the last bit. Sums in another order, as in another engine or a
-# batch of another size, differ by about 1e-6, which no classifier notices.
+# Zero would be the same to the last bit. Adding the same numbers in another order, as
+# another engine or batch size does, changes them by about 1e-6, which no classifier notices.
 #
-# One NaN spoils a whole training, so it stops us here. Then train and test are compared:
-# they went through the same network, so their statistics should be close.
+# A single NaN would ruin the training, so it would stop us here. Then train and test are
+# compared: they went through the same network, so their statistics should be close.
 
 # %%
 from helpers.features.statistics import compare_features
@@ -167,20 +268,18 @@ statistics = compare_features(run)
 statistics.map("{:.4g}".format)
 
 # %% [markdown]
-# `nan` and `inf` must be 0. `constant` counts features that are the same for all images
-# and tell us nothing; with random weights the scale of the numbers means little.
+# `nan` and `inf` must be 0. `constant` counts features that are the same for all images and
+# tell us nothing.
 
 # %%
-from helpers.features.store import load_features
-from helpers.pictures.charts import plot_feature_statistics, save_figure
+from helpers.pictures.charts import plot_feature_statistics
 
-train, test = load_features(run, "train"), load_features(run, "test")
+test = load_features(run, "test")
 save_figure(run, plot_feature_statistics(train, test), "03_features")
 
 # %% [markdown]
-# The two colours should cover each other. A large second hump on one side would mean that
-# those images come from elsewhere: another camera, another shop, another year. A few
-# images far off deserve a look.
+# The two colours should cover each other. A second hump on one side only would mean that
+# those images come from elsewhere: another camera, another shop, another year.
 #
 # ## What we saw
 
@@ -194,8 +293,8 @@ print(f"- {metadata['images_per_second']:,.0f} images a second by {metadata['eng
       f"on {metadata['device']}")
 
 # %% [markdown]
-# The last cell lists the files. From here on no image is opened for training any more:
-# the features stand for them.
+# The next cell lists the files. From here on the training needs no image any more: the
+# features take their place.
 
 # %%
 run.finish("03_extraction")
@@ -203,10 +302,36 @@ run.finish("03_extraction")
 # %% [markdown]
 # ## Try it
 #
-# 1. Open `train_features_<backbone>.npy` with NumPy as a memory map. Which two training
-#    images are nearest to each other? Show them.
-# 2. In a terminal: `make run SET="backbone=resnet18 run=demo-resnet18"`. How many
-#    features does an image have now, and how fast is it?
+# Fill in the blanks (`___`), remove the `#` and run. Solutions are in
+# [solutions.ipynb](solutions.ipynb).
 #
-# Solutions are in [solutions.ipynb](solutions.ipynb). Next:
-# [04 · Train a classifier](04_training.ipynb).
+# **1.** What does the network say about another training photo, say number 7?
+
+# %%
+# batch = create_preprocessing(data_config)(decode_image(rows.path[___])).unsqueeze(0)
+# with torch.inference_mode():
+#     best = network(batch).softmax(dim=1)[0].topk(3)
+# [names.index_to_description(number.item()) for number in best.indices]
+
+# %% [markdown]
+# **2.** Which two training photos are nearest to each other? Asked without photos,
+# `kneighbors` leaves out each photo itself.
+
+# %%
+# distances, nearest = NearestNeighbors(n_neighbors=___).fit(scaled).kneighbors()
+# first = distances[:, 0].argmin()
+# second = nearest[first, 0]
+# pair = rows.iloc[[first, second]]
+# picture = show_photos(pair.path.tolist(), pair.label.tolist())
+# save_figure(run, picture, "solutions_nearest")
+
+# %% [markdown]
+# **3.** How many features would `resnet18` give?
+
+# %%
+# import timm
+#
+# timm.create_model("___", num_classes=0).num_features
+
+# %% [markdown]
+# Next: [04 · Train a classifier](04_training.ipynb).

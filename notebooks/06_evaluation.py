@@ -21,18 +21,23 @@
 # like? Every number here comes from images that the answering model had never seen, nor a
 # copy of them.
 #
+# **You will be able to** report a score with its interval, read a confusion matrix, find
+# wrong labels, and use the model on a photo of your own.
+#
 # **You need** the probabilities from 04.
 # **You get** scores with intervals, the confusion matrix, the mistakes as pictures,
 # predictions for the test images, and a report to hand on.
+# **It takes** about 10 seconds, for large data as well.
 #
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
 # | 1 | four scores, each with an interval | `metrics.json`, `figures/06_scores.png` |
-# | 2 | which class is taken for which | `confusion_matrix.csv`, `figures/06_confusion.png` |
+# | 2 | which class is mistaken for which | `confusion_matrix.csv`, `figures/06_confusion.png` |
 # | 3 | class by class | `per_class.csv`, `figures/06_class_scores.png` |
-# | 4 | the most confident mistakes | `mistakes.csv`, `figures/06_mistakes.png` |
+# | 4 | the most confident mistakes | `mistakes.csv`, `figures/06_mistakes.jpg` |
 # | 5 | predictions for the test images | `predictions.csv` |
 # | 6 | everything on one page | `report.html` |
+# | 7 | a photo of your own | |
 
 # %% [markdown]
 # ## Setup
@@ -75,8 +80,8 @@ overrides = {}
 # %% [markdown]
 # ## Open the run
 #
-# Both tables of probabilities come from 04; neither the network nor the features are
-# needed any more. The images are, to look at: on a fresh machine they are unpacked again.
+# Both tables of probabilities come from 04. The images are needed only to be looked at; on
+# a fresh machine they are unpacked again.
 
 # %%
 from helpers.data.table import restore_images
@@ -94,11 +99,12 @@ classes = list(load_json(run.need("label_mapping")))
 # - **Accuracy**: the share of images that are right. Large classes decide it.
 # - **Balanced accuracy**: the mean over the classes of *recall*, the share of a class's
 #   images that are found. Each class counts the same.
-# - **Macro F1**: the mean of the classes' F1, which also counts false positives (section 3).
+# - **Macro F1**: the mean of the classes' F1, which also takes false positives into account
+#   (section 3).
 # - **Weighted F1**: the same, weighted by class size.
 #
-# Had we photographed other images of the same kind, each score would differ a little.
-# The *bootstrap* shows by how much: draw as many images again from ours, with
+# Had we photographed other things of the same kinds, each score would be a little
+# different. The *bootstrap* shows by how much: draw as many images again from ours, with
 # replacement, thousands of times, and see where 95 % of the scores lie.
 
 # %%
@@ -110,10 +116,10 @@ resamples, seed = run.recipe.evaluation.bootstrap, run.recipe.splits.seed
 score_with_intervals(confusion, resamples, seed).round(3)
 
 # %% [markdown]
-# These scores may guide choices: another backbone, another recipe. The hold-out may not,
-# because a score that anything was chosen by is no longer one of unseen images. So it, and
-# the data set's own test images if they have labels, are scored only with `final: true`,
-# by the folds' ensemble, and every look is counted.
+# These out-of-fold scores may guide choices: another backbone, another recipe. The hold-out
+# may not, because a score that guided a choice is too good for the images that guided it.
+# So the hold-out, and the data set's own test images if they have labels, are scored only
+# with `final: true`, by the ensemble of the folds' models, and every look is counted.
 
 # %%
 from helpers.evaluation.holdout import describe_looks, select_judged
@@ -122,23 +128,27 @@ held_out = select_judged(run, test, classes)
 print(describe_looks(run))
 
 # %% [markdown]
-# The hold-out is good for one look. After several, with changes between them, its score is
-# as flattering as any other.
+# The hold-out is good for one look. After several, with changes in between, its score is
+# as flattering as any other. In the table, the last column is the majority baseline: a model
+# that looks at no image and always answers with the largest class.
 
 # %%
 import pandas as pd
 
+from helpers.evaluation.baselines import answer_always
 from helpers.evaluation.scores import format_scores
 from helpers.evaluation.summary import save_scores, score_sets
 
 scores = score_sets({"out-of-fold": oof} | held_out, classes, run)
 save_scores(run, scores)
-pd.DataFrame({name: format_scores(table) for name, table in scores.items()})
+largest = oof.label.value_counts().idxmax()
+always = score_sets({f"always '{largest}'": answer_always(oof, largest)}, classes, run)
+pd.DataFrame({name: format_scores(table) for name, table in (scores | always).items()})
 
 # %% [markdown]
 # Read it as: value [from, to]. The interval covers the luck of which images we have, not
-# the luck of training again. To compare two models on the same images, do not compare
-# their intervals: resample the difference of their scores instead.
+# the luck of training again. To compare two models on the same images, use the paired
+# difference of 04 or 07 rather than two intervals.
 
 # %%
 from helpers.pictures.charts import plot_scores, save_figure
@@ -146,15 +156,14 @@ from helpers.pictures.charts import plot_scores, save_figure
 save_figure(run, plot_scores(scores), "06_scores")
 
 # %% [markdown]
-# With `final: true` a second set stands beside the first. The hold-out is smaller, so its
-# intervals are wider; where the two overlap, chance is enough to explain the difference (in
-# the demo, eight has two images there). A hold-out that lies clearly lower has three usual
-# causes: choices made by looking at the folds, copies shared between folds, or wrong labels
-# in the hold-out.
+# Smaller sets have wider intervals. Where the intervals of two different sets of images
+# overlap widely, chance is enough to explain the difference. A hold-out that lies clearly
+# lower has three usual causes: choices made by looking at the folds, copies shared between
+# folds, or wrong labels in the hold-out.
 #
-# ## 2 · Which class is taken for which?
+# ## 2 · Which class is mistaken for which?
 #
-# Each row is a true class, each column an answer; the diagonal is right.
+# Each row is a true class, each column a prediction; the diagonal is right.
 
 # %%
 from helpers.pictures.charts import plot_confusion
@@ -164,26 +173,33 @@ run.save("confusion", matrix, index=True)
 save_figure(run, plot_confusion(confusion, classes), "06_confusion")
 
 # %% [markdown]
-# Colours are shares of the true class, so a small class's failures show as well as a
-# large one's. Two classes that are confused in both directions may look alike. In one
-# direction only, ask which of the two the training favours: class weights pull images of
-# large classes towards smaller ones, and in the demo more threes are taken for rarer
-# digits than rarer digits for three.
+# Colours are shares of the true class, so a small class's errors show as well as a large
+# one's; the numbers are images. Two classes that are confused in both directions may simply
+# look alike. Here are the most frequent confusions.
+
+# %%
+wrong = oof[oof.prediction != oof.label]
+pairs = wrong.groupby(["label", "prediction"]).size().rename("images")
+pairs.sort_values(ascending=False).head(5).reset_index()
+
+# %% [markdown]
+# For each of these pairs it is worth asking whether you could tell the two apart yourself.
 #
 # ## 3 · Class by class
 #
-# *Precision*: of the answers "this class", how many are right. *Recall*: of the images
-# of this class, how many are found. F1 is high only if both are.
+# *Precision*: of the predictions "this class", how many are right. *Recall*: of the images
+# of this class, how many are found. F1 is high only if both are. *Support* is the number of
+# images of the class.
 
 # %%
 from helpers.evaluation.intervals import score_classes
 
 per_class = score_classes(confusion, classes, resamples, seed)
 run.save("classes", per_class, index=True)
-per_class.sort_values("F1").round(3)
+per_class.sort_values("F1").rename(columns={"images": "support"}).round(3)
 
 # %% [markdown]
-# The worst class stands on top; the last two columns are the interval of F1.
+# The weakest class stands on top; the last two columns are the interval of F1.
 
 # %%
 from helpers.pictures.charts import plot_class_scores
@@ -191,10 +207,10 @@ from helpers.pictures.charts import plot_class_scores
 save_figure(run, plot_class_scores(per_class), "06_class_scores")
 
 # %% [markdown]
-# Small classes have long intervals: a dozen images cannot say more. Should a class reach
-# F1 1 with an interval of no length, then no mistake was seen, not that none will come:
-# if none of n images was missed, up to about 3/n may still be missed in the long run
-# (the "rule of three").
+# Small classes have long intervals: a dozen images cannot say more. Should a class have F1
+# 1 with an interval of no length, then no mistake was seen, which does not mean that none
+# will come: if none of n images was missed, up to about 3/n may still be missed in the long
+# run (the "rule of three").
 #
 # ## 4 · The most confident mistakes
 #
@@ -210,22 +226,27 @@ run.save("mistakes", mistakes)
 save_figure(run, show_mistakes(mistakes), "06_mistakes")
 
 # %% [markdown]
-# In the demo six labels are wrong on purpose, and most of those that the folds can see
-# turn up among these: look at the digit first, then at label and answer. Not every sure
-# mistake is a label error; some are just hard to read. The table gives the paths.
+# Look at each photo first, then at its label and prediction. Where the photo agrees with
+# the prediction, the label is wrong: correct it in your data and run again. Where is the
+# photo that we have followed since 01?
 
 # %%
-listed = mistakes.head(15)[["path", "label", "prediction", "confidence"]]
-listed.style.format(precision=3).hide(axis="index")
+from helpers.data.table import find_followed
+
+followed = find_followed(run.recipe, oof)
+place = mistakes.index[mistakes.image_id == followed.image_id]
+print(f"{followed.image_id} is labelled {followed.label}; the model says "
+      f"{followed.prediction} ({followed['p_' + followed.prediction]:.0%} sure)")
+print(f"mistake {place[0] + 1} of {len(mistakes)}" if len(place) else "no mistake")
 
 # %% [markdown]
-# All mistakes are in `mistakes.csv`, sorted like this.
+# What did you say in 01? No check could find a wrong label, but a model trained on all the
+# other photos can point at one. All mistakes are in `mistakes.csv`, the most confident first.
 #
 # ## 5 · Predictions for the test images
 #
 # The data set's own test images and, with `final: true`, the hold-out, each with the
-# ensemble's answer and its confidence; `code` is the data set's own name of the class,
-# where it has one.
+# ensemble's prediction and its confidence.
 
 # %%
 from helpers.evaluation.summary import list_predictions
@@ -236,7 +257,7 @@ predictions.drop(columns="path").head().round(3)
 
 # %% [markdown]
 # Confidence is the largest probability. Whether 0.9 really means "right nine times out
-# of ten" is a question of its own, calibration.
+# of ten" is a question of its own, called calibration.
 #
 # ## 6 · One page to hand on
 #
@@ -250,6 +271,32 @@ from helpers.pictures.report import write_report
 print(f"open {show_path(write_report(run))} in a browser")
 
 # %% [markdown]
+# ## 7 · A photo of your own
+#
+# Put the path of any photo into the first line. The rest loads the network and the folds'
+# models, and asks them.
+
+# %%
+photo = followed.path
+
+from helpers.data.images import decode_image
+from helpers.features.store import describe_network
+from helpers.network.backbones import create_backbone
+from helpers.network.preprocessing import create_preprocessing
+from helpers.training.crossvalidation import load_models, predict_ensemble
+
+backbone, data_config = create_backbone(run.recipe, run.measured)
+inputs = describe_network(run.recipe, run.measured)
+models, names = load_models(run.need("head"), inputs)
+batch = create_preprocessing(data_config)(decode_image(photo)).unsqueeze(0)
+answer = pd.Series(predict_ensemble(models, backbone(batch).numpy())[0], names)
+answer.sort_values(ascending=False).head(5).round(3).to_frame("probability")
+
+# %% [markdown]
+# All but one of the folds' models have learnt from this photo, so for a training photo this
+# is no fair test. For yours it is. And ask it about something that belongs to none of
+# the classes: it cannot say "none of these", and spreads its probability over what it knows.
+#
 # ## What we saw
 
 # %%
@@ -262,8 +309,8 @@ print(f"- {len(mistakes)} mistakes, {(mistakes.confidence > 0.9).sum()} of them 
       "with more than 90 % confidence")
 
 # %% [markdown]
-# The last cell lists what was saved. This ends the main line; the next notebook asks
-# whether another backbone would have done better, or the same for less.
+# The next cell lists what was saved. This ends the main line; the next notebook asks
+# whether another backbone would have done better, or as well for less.
 
 # %%
 run.finish("06_evaluation")
@@ -271,12 +318,37 @@ run.finish("06_evaluation")
 # %% [markdown]
 # ## Try it
 #
-# 1. Compute the interval of macro F1 with 20 resamples, 200 and 2,000, a few times
-#    each. When does it stop moving?
-# 2. How many of the ten most confident mistakes are label errors? The demo's manifest,
-#    `data/demo/rakuten/planted_faults.csv`, knows.
-# 3. What would accuracy and macro F1 be for a model that always answers with the
-#    largest class?
+# Fill in the blanks (`___`), remove the `#` and run. Solutions are in
+# [solutions.ipynb](solutions.ipynb).
 #
-# Solutions are in [solutions.ipynb](solutions.ipynb). Next:
-# [07 · Compare backbones](07_backbones.ipynb).
+# **1.** Compute the interval of macro F1 three times each with 20, 200 and 2,000 resamples.
+# When does it stop moving?
+
+# %%
+# for count in (20, 200, 2000):
+#     rounds = [score_with_intervals(confusion, ___, seed).loc["macro F1"]
+#               for seed in range(3)]
+#     print(count, ", ".join(f"[{r.low:.3f}, {r.high:.3f}]" for r in rounds))
+
+# %% [markdown]
+# **2.** Suppose that predictions below a confidence of 0.8 go to a person instead. How many
+# are left, and how many of those are right?
+
+# %%
+# sure = oof[oof.filter(regex="^p_").max(axis=1) >= ___]
+# print(f"{len(sure) / len(oof):.0%} are left, "
+#       f"{(sure.prediction == sure.label).mean():.1%} of them right")
+
+# %% [markdown]
+# **3.** How many of the twenty most confident mistakes are label errors? The demo's
+# manifest of planted faults knows some of them.
+
+# %%
+# from helpers.files import resolve_path
+#
+# manifest = pd.read_csv(resolve_path(run.recipe.data.path) / "planted_faults.csv")
+# planted = manifest.image_id[manifest.fault == "___"]
+# print(mistakes.head(20).image_id.isin(planted).sum(), "of the first twenty were planted")
+
+# %% [markdown]
+# Next: [07 · Compare backbones](07_backbones.ipynb).

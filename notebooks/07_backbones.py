@@ -21,14 +21,19 @@
 # papers answer for ImageNet and someone else's machine. Here each backbone is measured on
 # yours: what it costs, and what it is worth on your own images.
 #
-# **You need** `table.csv`, `label_mapping.json` from 02, and some minutes a backbone.
+# **You will be able to** choose a backbone by its score and its cost, and say whether the
+# difference is more than chance.
+#
+# **You need** `table.csv` and `label_mapping.json` from 02.
 # **You get** parameters, features, images a second, memory, file size and out-of-fold score
-# with its interval, for every backbone of the recipe's `compare`.
+# for every backbone of the recipe's `compare`.
+# **It takes** about half a minute per backbone, longer for large ones and for those that have
+# to be downloaded.
 #
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
 # | 1 | run every backbone on the same images | `backbones.csv`, `backbones/` |
-# | 2 | look at score against cost | `figures/07_backbones.png` |
+# | 2 | look at score and cost | `figures/07_backbones.png` |
 
 # %% [markdown]
 # ## Setup
@@ -93,21 +98,21 @@ table = compare_backbones(run)
 run.save("backbones", table, index=True)
 
 # %% [markdown]
-# `images_per_second` counts decoding and the network, not loading it. `peak_memory_mb` is the
-# whole process, PyTorch included, which alone takes some 700. `file_mb` is what the weights
-# take on a disk.
+# `images_per_second` includes decoding, but not loading the network. `peak_memory_mb` is the
+# whole process, of which PyTorch alone takes some 700. `file_mb` is the size of the weights
+# on disk.
 
 # %%
-table.round(3)
+table.drop(columns=["behind", "behind_low", "behind_high"]).round(3)
 
 # %% [markdown]
-# Look at `weights` before anything else. *Random* means that no pretrained weights were found
-# here, so the row's cost is real, but its score says only what untrained convolutions see, and
-# the order of such scores says nothing about the pretrained networks.
+# Look at `weights` before anything else. *Random* means that pretrained weights could not be
+# downloaded here: the row's cost is real, but its score is that of an untrained network and
+# says nothing about the pretrained one.
 #
-# ## 2 · Score against cost
+# ## 2 · Score and cost
 #
-# The best trade lies at the top right. The bars are 95 % intervals.
+# Best score on top, with its 95 % interval; hollow points are random weights.
 
 # %%
 from helpers.pictures.charts import plot_backbones, save_figure
@@ -115,25 +120,36 @@ from helpers.pictures.charts import plot_backbones, save_figure
 save_figure(run, plot_backbones(table), "07_backbones")
 
 # %% [markdown]
-# Where two bars overlap widely, these images cannot tell the two apart: take the cheaper one.
-# Choosing the best of many by this score flatters the winner a little. The hold-out would not,
-# so leave it alone until the choice is made: then `final: true`, once.
+# Two intervals that overlap do not mean that two backbones are equally good: both were
+# judged on the same images, and what is hard for one is often hard for the other. What
+# counts is the *paired difference*, in which every resample scores both on the same images.
+
+# %%
+best = table.index[0]
+for name, row in table.iloc[1:].dropna(subset="behind").iterrows():
+    clear = "behind" if row.behind_low > 0 else "not clearly behind"
+    print(f"{name} is {clear} {best}: {row.behind:.3f} in macro F1 "
+          f"[{row.behind_low:.3f}, {row.behind_high:.3f}]")
+
+# %% [markdown]
+# Of those that are not clearly behind, take the cheapest. Choosing the best of many by this
+# score flatters the winner a little. The hold-out would not, so leave it alone until the
+# choice is made: then `final: true`, once.
 #
 # ## What we saw
 
 # %%
-best, fastest = table["macro F1"].idxmax(), table.images_per_second.idxmax()
-row = table.loc[best]
-print(f"- best: {best} ({row.weights} weights), {row.images_per_second:.0f} images/s, "
-      f"macro F1 {row['macro F1']:.3f} [{row.low:.3f}, {row.high:.3f}]")
-rivals = table.index[(table.high >= row["macro F1"]) & (table.index != best)]
-print(f"- its score lies within the interval of {len(rivals)} others")
+fastest, top = table.images_per_second.idxmax(), table.loc[best]
+rivals = table.index[(table.behind_low <= 0) & (table.index != best)]
+print(f"- best: {best} ({top.weights} weights), {top.images_per_second:.0f} images/s, "
+      f"macro F1 {top['macro F1']:.3f} [{top.low:.3f}, {top.high:.3f}]")
+print(f"- not clearly behind: {', '.join(rivals) or 'none'}")
 print(f"- fastest: {fastest}, {table.images_per_second[fastest]:.0f} images/s, "
       f"macro F1 {table['macro F1'][fastest]:.3f}")
 
 # %% [markdown]
 # To go on with another one, give it a run of its own, so that both stay:
-# `make run SET="backbone=resnet18 run=my-resnet18"`.
+# `make run SET="backbone=resnet18 weights=pretrained run=demo-resnet18"`.
 
 # %%
 run.finish("07_backbones")
@@ -141,10 +157,20 @@ run.finish("07_backbones")
 # %% [markdown]
 # ## Try it
 #
-# 1. Which backbone gives the most macro F1 for its megabytes? Sort the table by score divided
-#    by `file_mb`. Is that a number to choose by?
-# 2. In a terminal: `make run SET="precision=bf16 run=demo-bf16"`. How much faster is
-#    extraction, and does the score of 06 leave its interval? (A processor without bf16 says so.)
+# Fill in the blanks (`___`), remove the `#` and run. Solutions are in
+# [solutions.ipynb](solutions.ipynb).
 #
-# Solutions are in [solutions.ipynb](solutions.ipynb). Back to the start:
-# [01 · Look at the data first](01_eda.ipynb).
+# **1.** Which backbone gives the most macro F1 for its megabytes? Is that a number to choose
+# by?
+
+# %%
+# (table["macro F1"] / table.___).sort_values(ascending=False)
+
+# %% [markdown]
+# **2.** How much longer would 100,000 images take with each backbone, in minutes?
+
+# %%
+# (100_000 / table.___ / 60).round(1).sort_values()
+
+# %% [markdown]
+# Back to the start: [01 · Look at the data first](01_eda.ipynb).

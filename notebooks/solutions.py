@@ -17,7 +17,7 @@
 # %% [markdown]
 # # Solutions
 #
-# Answers to the exercises of notebooks 01 to 06, in their order. They read what the
+# Answers to the exercises of notebooks 01 to 07, in their order. They read what the
 # notebooks left in the run's folder, so run those first.
 #
 # **You need** a finished run (`make run`).
@@ -25,12 +25,13 @@
 #
 # | part | exercises |
 # |---|---|
-# | 01 | quarantine by reason, file sizes, a missing file |
-# | 02 | the promise, ten folds, the crop |
-# | 03 | nearest images, another backbone |
-# | 04 | training score, no class weights |
+# | 01 | quarantine by reason, file sizes, the threshold |
+# | 02 | the promise, ten folds, the other resize |
+# | 03 | another photo, the nearest pair, another backbone |
+# | 04 | training score, no class weights, a broken split |
 # | 05 | perplexity, odd neighbours |
-# | 06 | resamples, label errors, the lazy model |
+# | 06 | resamples, a confidence threshold, label errors |
+# | 07 | score per megabyte, minutes for 100,000 images |
 
 # %% [markdown]
 # ## Setup
@@ -73,7 +74,7 @@ overrides = {}
 # %% [markdown]
 # ## Open the run
 #
-# Everything below reads this run; the few cells that change settings say so.
+# Everything below reads this run.
 
 # %%
 import numpy as np
@@ -82,7 +83,7 @@ import pandas as pd
 from helpers.run import open_run
 
 run = open_run(recipe, overrides)
-table = run.load_table()
+table, settings = run.load_table(), run.recipe.splits
 
 # %% [markdown]
 # ## 01 · Look at the data first
@@ -96,27 +97,33 @@ pd.crosstab(quarantine.reason, quarantine.split)
 # %% [markdown]
 # Empty and truncated files usually come from downloads that broke off.
 #
-# **2.** The median file size of each class.
+# **2.** The median file size of each class, in KiB.
 
 # %%
 images = run.load_table("images")
-(images.groupby("label").bytes.median() / 1024).sort_values().round(1).to_frame("KiB").T
+(images.groupby("label").bytes.median() / 1024).round(1)
 
 # %% [markdown]
-# Simple shapes compress better. A model that sees pixels cannot read file sizes, but
-# strong compression leaves marks that it can see.
+# Pictures with more detail compress less. A model that sees pixels cannot read file sizes,
+# but strong compression leaves marks that it can see.
 #
-# **3.** Without the override, the notebook stops and names the missing file; with it, the
-# file goes to the quarantine with the reason "file is missing".
+# **3.** Pairs at 0.9 and above.
+
+# %%
+pairs = run.load_table("near_copies")
+(pairs.correlation >= 0.9).sum()
+
+# %% [markdown]
+# The gallery of 01 shows which pairs lie between the two thresholds.
 #
 # ## 02 · Prepare the data
 #
 # **1.** The two files of a fold must not share a group, and so no image either.
 
 # %%
-folds = run.need("folds")
-for fold in range(run.recipe.splits.folds):
-    train, test = (set(pd.read_csv(folds / f"fold_{fold:02d}_{part}.csv").group)
+folder = run.need("folds")
+for fold in range(settings.folds):
+    train, test = (set(pd.read_csv(folder / f"fold_{fold:02d}_{part}.csv").group)
                    for part in ("train", "test"))
     print(f"fold {fold}: {len(train)} + {len(test)} groups, {len(train & test)} shared")
 
@@ -126,84 +133,86 @@ for fold in range(run.recipe.splits.folds):
 # **2.** Ten folds, dealt from the same images.
 
 # %%
-from helpers.data.splits import assign_splits
+from helpers.data.splits import assign_splits, count_folds
 
-settings = run.recipe.splits
+smallest = count_folds(table).sum(axis=1).idxmin()
 back = table.assign(split=table.split.replace("holdout", "train"))
 ten = assign_splits(back, settings.holdout, 10, settings.seed)
-smallest = ten.label.value_counts().idxmin()
-ten[(ten.label == smallest) & (ten.fold >= 0)].fold.value_counts().sort_index()
+count_folds(ten).loc[smallest]
 
 # %% [markdown]
-# The smallest class has one image in each fold. A score per fold would jump between 0
-# and 1 for it; ours is pooled over all folds and does not. The choice of C, judged on
-# one inner fold, is what gets shakier.
+# With one or two images in each fold, a score per fold would jump between 0 and 1 for this
+# class; ours is computed over all folds together and does not. The choice of C, which is
+# judged on one inner fold, is what gets shakier.
 #
-# **3.** `center` resizes the short side and cuts the rest off: whatever sits at the
-# edges is lost, while `squash` keeps everything and changes its shape.
+# **3.** `squash` keeps the whole photo and changes its shape, `center` keeps the shape and
+# cuts the longer sides off.
 
 # %%
 from helpers.network.preprocessing import resolve_data_config
 from helpers.pictures.charts import save_figure
 from helpers.pictures.galleries import show_preprocessing
 
-centred = resolve_data_config(run.recipe.change(resize="center"))
 labelled = table[table.split == "train"]
-pictures = show_preprocessing(labelled, centred, seed=settings.seed)
-save_figure(run, pictures, "solutions_center")
+other = resolve_data_config(run.recipe.change(resize="squash"))
+save_figure(run, show_preprocessing(labelled, other), "solutions_resize")
 
 # %% [markdown]
-# The same six images as in 02: some of each border is cut, and with it the ends of a few
-# strokes. Square images keep their shape either way.
+# Which is better is a question for the folds: run both and look at the paired difference.
 #
 # ## 03 · Extract features
 #
-# **1.** Nearest images: standardise, then look for the smallest distance.
+# **1.** The three best ImageNet classes for another photo.
 
 # %%
-from sklearn.preprocessing import StandardScaler
+import torch
+from timm.data import ImageNetInfo
 
+from helpers.data.images import decode_image
 from helpers.data.splits import select_rows
-from helpers.features.store import load_codes, load_features
+from helpers.network.backbones import create_network
+from helpers.network.preprocessing import create_preprocessing
 
-rows, features = select_rows(table, "train"), load_features(run, "train")
-scaled = StandardScaler().fit_transform(features)
+rows, names = select_rows(table, "train"), ImageNetInfo()
+network = create_network(run.recipe)
+data_config = resolve_data_config(run.recipe, run.measured)
+batch = create_preprocessing(data_config)(decode_image(rows.path[7])).unsqueeze(0)
+with torch.inference_mode():
+    best = network(batch).softmax(dim=1)[0].topk(3)
+[names.index_to_description(number.item()) for number in best.indices]
 
 # %% [markdown]
-# Asked without images, `kneighbors` leaves out each image itself.
+# **2.** The two nearest photos: standardise, then look for the smallest distance.
 
 # %%
 from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 
+from helpers.features.store import load_codes, load_features
+from helpers.pictures.galleries import show_photos
+
+features, codes = np.asarray(load_features(run, "train")), load_codes(run)
+scaled = StandardScaler().fit_transform(features)
 distances, nearest = NearestNeighbors(n_neighbors=1).fit(scaled).kneighbors()
-order = distances[:, 0].argsort()
-pairs = {frozenset((i, nearest[i, 0])): distances[i, 0] for i in order}
-paths = [tuple(rows.path[i] for i in pair) for pair in pairs]
+first = distances[:, 0].argmin()
+second = nearest[first, 0]
+pair = rows.iloc[[first, second]]
+picture = show_photos(pair.path.tolist(), pair.label.tolist())
+save_figure(run, picture, "solutions_nearest")
 
 # %% [markdown]
-# Each column is a pair, its distance written above; zero means copies of one image.
-
-# %%
-from helpers.pictures.galleries import show_pairs
-
-titles = [f"{distance:.1f}" for distance in pairs.values()]
-save_figure(run, show_pairs(paths, titles), "solutions_nearest")
-
-# %% [markdown]
-# In the demo the pairs at distance 0 are the exact copies that 01 has grouped. Without
-# groups they could land in two folds, and the model would be judged on an image that it
-# has, in effect, seen.
+# At distance 0 these are exact copies, which 01 has put into one group. In two folds, the
+# model would be judged on a photo that it has learnt from.
 #
-# **2.** Another backbone needs its own run, `make run SET="backbone=resnet18
-# run=demo-resnet18"`. ResNet-18 gives 512 features instead of 1,280.
+# **3.** The number of features of another backbone.
 
 # %%
 import timm
 
-print(timm.create_model("resnet18", num_classes=0).num_features, "features")
+timm.create_model("resnet18", num_classes=0).num_features
 
 # %% [markdown]
-# `images_per_second` in each run's `metadata.json` answers the second half.
+# `make run SET="backbone=resnet18 weights=pretrained run=demo-resnet18"` would use it.
 #
 # ## 04 · Train a classifier
 #
@@ -216,35 +225,63 @@ from helpers.training.crossvalidation import load_models
 
 inputs = describe_network(run.recipe, run.measured)
 models, classes = load_models(run.need("head"), inputs)
-codes, fold = load_codes(run), rows.fold.to_numpy()
+folds = rows.fold.to_numpy()
 answers = models[0].predict(features).argmax(axis=1)
-print(f"learnt from: {(answers == codes)[fold != 0].mean():.1%}")
-print(f"never seen:  {(answers == codes)[fold == 0].mean():.1%}")
+print(f"learnt from: {(answers == codes)[folds != 0].mean():.1%}")
+print(f"never seen:  {(answers == codes)[folds == 0].mean():.1%}")
 
 # %% [markdown]
-# With more features than images, a linear model can memorise every label, wrong ones
+# With more features than images, a linear model can learn every label by heart, wrong ones
 # included. The first number measures memory, not skill.
 #
-# **2.** All weights 1: each image counts the same, so large classes rule.
+# **2.** All weights 1: each image counts the same.
 
 # %%
-from sklearn.metrics import confusion_matrix
-
 from helpers.evaluation.scores import class_f1, count_confusion
-from helpers.training.crossvalidation import cross_validate
+from helpers.training.crossvalidation import (
+    create_model,
+    cross_validate,
+    tabulate_probabilities,
+)
 from helpers.training.heads import LogisticHead
 
-confusion = count_confusion(run.load_table("oof_probabilities"), classes)
-alike, grid = [1.0] * len(classes), run.recipe.head.c_grid
-equal, _ = cross_validate(lambda: LogisticHead(alike, grid), features, codes, fold)
-f1 = {"weighted": class_f1(confusion),
-      "equal": class_f1(confusion_matrix(codes, equal.argmax(axis=1)))}
-pd.DataFrame({"images": np.bincount(codes)} | f1, classes).round(3)
+oof = run.load_table("oof_probabilities")
+grid = run.recipe.head.c_grid
+equal, _ = cross_validate(lambda: LogisticHead([1] * len(classes), grid),
+                          features, codes, folds)
+without = tabulate_probabilities(rows, equal, classes)
+pd.DataFrame({name: class_f1(count_confusion(answered, classes))
+              for name, answered in (("weighted", oof), ("equal", without))}, classes)
 
 # %% [markdown]
-# Weights are meant to move mistakes from small classes to large ones. In the demo they
-# change an image here and there, in both directions and well within the intervals: such
-# a difference is no reason to prefer one or the other.
+# Class weights are meant to help small classes. Whether they do is an empirical question,
+# and the paired difference answers it.
+
+# %%
+from helpers.evaluation.intervals import compare_scores
+
+resamples = run.recipe.evaluation.bootstrap
+compare_scores(oof, without, classes, resamples, settings.seed).round(3)
+
+# %% [markdown]
+# `value` is how far weighting is ahead. Where the interval contains 0, this data does not
+# say which is better.
+#
+# **3.** A broken split: the same photos, once with their copies in the same fold, once dealt
+# at random.
+
+# %%
+rng = np.random.default_rng(0)
+twice = np.vstack([features, features + rng.normal(0, 0.02, features.shape)])
+codes_twice = np.tile(codes, 2)
+together, torn = np.tile(folds, 2), rng.integers(0, settings.folds, 2 * len(folds))
+for name, dealt in (("copies together", together), ("copies torn apart", torn)):
+    found, _ = cross_validate(lambda: create_model(run), twice, codes_twice, dealt)
+    print(f"{name}: {(found.argmax(axis=1) == codes_twice).mean():.1%} right")
+
+# %% [markdown]
+# Nothing about the model has improved. It now recognises photos that it has learnt by heart,
+# and the score rises all the same. That is what 01 and 02 guard against.
 #
 # ## 05 · See the features
 #
@@ -253,13 +290,13 @@ pd.DataFrame({"images": np.bincount(codes)} | f1, classes).round(3)
 # %%
 from IPython.display import display
 
-from helpers.pictures.charts import plot_projection
 from helpers.evaluation.projection import project_features
+from helpers.pictures.charts import plot_projection
 
 for perplexity in (5, 100):
     x, y = project_features(features, perplexity, settings.seed).T
-    figure = plot_projection(rows.assign(x=x, y=y))
-    display(save_figure(run, figure, f"solutions_tsne_{perplexity}"))
+    display(save_figure(run, plot_projection(rows.assign(x=x, y=y)),
+                        f"solutions_tsne_{perplexity}"))
 
 # %% [markdown]
 # Islands move, split and change size. What holds in all three maps: which classes have
@@ -270,15 +307,15 @@ for perplexity in (5, 100):
 # %%
 from helpers.pictures.galleries import show_mistakes
 
+labels = rows.label.to_numpy()
 _, near = NearestNeighbors(n_neighbors=5).fit(scaled).kneighbors()
-strange = (codes[near] != codes[:, None]).all(axis=1)
-odd = rows[strange].assign(prediction=rows.label.to_numpy()[near[strange, 0]])
+strange = (labels[near] != labels[:, None]).all(axis=1)
+odd = rows[strange].assign(prediction=labels[near[strange, 0]])
 save_figure(run, show_mistakes(odd), "solutions_odd")
 
 # %% [markdown]
-# The second line names the nearest neighbour's class. In the demo about half of these are
-# planted label errors, the others are oddly written digits. Neighbours make a list of
-# suspects; your eyes decide.
+# The second line names the nearest neighbour's class. Neighbours make a list of suspects;
+# your eyes decide.
 #
 # ## 06 · Evaluate honestly
 #
@@ -287,42 +324,42 @@ save_figure(run, show_mistakes(odd), "solutions_odd")
 # %%
 from helpers.evaluation.intervals import score_with_intervals
 
-for resamples in (20, 200, 2000):
-    rounds = [score_with_intervals(confusion, resamples, seed).loc["macro F1"]
+confusion = count_confusion(oof, classes)
+for count in (20, 200, 2000):
+    rounds = [score_with_intervals(confusion, count, seed).loc["macro F1"]
               for seed in range(3)]
-    print(resamples, ", ".join(f"[{r.low:.3f}, {r.high:.3f}]" for r in rounds))
+    print(count, ", ".join(f"[{r.low:.3f}, {r.high:.3f}]" for r in rounds))
 
 # %% [markdown]
-# With 20 resamples the second decimal moves, with 2,000 only the third, and hardly.
+# The more resamples, the less the ends move from one seed to the next.
 #
-# **2.** The manifest knows the planted label errors; no check ever reads it. Other data
-# has no manifest, and then your eyes decide.
+# **2.** Only predictions with a confidence of at least 0.8.
+
+# %%
+sure = oof[oof.filter(regex="^p_").max(axis=1) >= 0.8]
+print(f"{len(sure) / len(oof):.0%} are left, "
+      f"{(sure.prediction == sure.label).mean():.1%} of them right")
+
+# %% [markdown]
+# Compare the second number with the accuracy on all images: a model that may say "not sure"
+# makes fewer mistakes on what is left.
+#
+# **3.** The manifest knows the planted label errors; no check ever reads it. Other data has
+# no manifest, and then your eyes decide.
 
 # %%
 from helpers.files import resolve_path
 
-manifest = resolve_path(run.recipe.data.path) / "planted_faults.csv"
 mistakes = run.load_table("mistakes")
-if manifest.exists():
-    faults = pd.read_csv(manifest, dtype=str).query("fault == 'wrong label'")
-    found = mistakes.head(10).image_id.isin(faults.imageid).sum()
-    print(f"{found} of the ten most confident mistakes are planted label errors")
-    print(f"{mistakes.image_id.isin(faults.imageid).sum()} of {len(faults)} are "
-          "among all mistakes")
+file = resolve_path(run.recipe.data.path) / "planted_faults.csv"
+manifest = (pd.read_csv(file) if file.exists()
+            else pd.DataFrame(columns=["image_id", "fault"]))
+planted = manifest.image_id[manifest.fault == "wrong label"]
+print(mistakes.head(20).image_id.isin(planted).sum(), "of the first twenty were planted")
+print(f"{mistakes.image_id.isin(planted).sum()} of {len(planted)} are among all mistakes")
 
 # %% [markdown]
-# The others are in the hold-out, where the folds do not see them.
-#
-# **3.** The lazy model is right for every image of the largest class and no other.
-
-# %%
-lazy = np.zeros_like(confusion)
-lazy[:, confusion.sum(axis=1).argmax()] = confusion.sum(axis=1)
-score_with_intervals(lazy, 2000, 0).round(3)
-
-# %% [markdown]
-# Its accuracy is well above guessing although nothing was learnt; balanced accuracy and
-# macro F1 show it. That is why we report all of them.
+# Those that are missing are in the hold-out, or were learnt by the model as they are.
 #
 # ## 07 · Compare backbones
 #
@@ -330,15 +367,17 @@ score_with_intervals(lazy, 2000, 0).round(3)
 
 # %%
 backbones = run.load_table("backbones").set_index("backbone")
-worth = backbones["macro F1"] / backbones.file_mb
-worth.sort_values(ascending=False).rename("macro F1 per MB").round(4).to_frame()
+(backbones["macro F1"] / backbones.file_mb).sort_values(ascending=False)
 
 # %% [markdown]
 # The smallest network wins by its size alone: halving a file doubles this number, while
-# macro F1 can hardly double. Set the score that you need first, then take the cheapest
+# macro F1 can hardly double. Decide on the score that you need first, then take the cheapest
 # network that reaches it.
 #
-# **2.** `images_per_second` in the two `metadata.json`, and the two `metrics.json`, answer.
-# On a processor with AMX, bf16 was 1.5 times as fast for 500 x 500 photos, decoding
-# included; the features moved by about one percent, and the score stayed within its
-# interval. On small images such as the demo's, decoding and bookkeeping eat the gain.
+# **2.** Minutes for 100,000 images.
+
+# %%
+(100_000 / backbones.images_per_second / 60).round(1).sort_values()
+
+# %% [markdown]
+# `precision: bf16` is up to twice as fast again, on a processor or GPU that supports it.

@@ -65,11 +65,26 @@ def test_the_budget_is_kept(name):
 def test_a_notebook_has_its_shape(name):
     prose = "\n".join(cell.source for cell in cells_of(name, "markdown"))
     number = NOTEBOOKS.index(name)
-    for part in (f"# {name[:2]} · ", "**You need**", "**You get**", "| step |", "## Setup",
+    for part in (f"# {name[:2]} · ", "**You will be able to**", "**You need**", "**You get**",
+                 "**It takes**", "| step |", "## Setup",
                  "## Parameters", "## What we saw", "## Try it", "(solutions.ipynb)",
                  f"({NOTEBOOKS[(number + 1) % len(NOTEBOOKS)]}.ipynb)"):
         assert part in prose, part
-    assert f'run.finish("{name}")' in cells_of(name, "code")[-1].source
+    code = [cell.source for cell in cells_of(name, "code")]
+    end = next(place for place, source in enumerate(code) if f'run.finish("{name}")' in source)
+    assert all("___" in source for source in code[end + 1 :])  # the exercises
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_blank_of_an_exercise_is_filled_in_the_solutions(name):
+    code = [cell.source.splitlines() for cell in cells_of(name, "code")]
+    solved = [line for cell in cells_of("solutions", "code") for line in cell.source.splitlines()]
+    exercises = [line for lines in code if "___" in "".join(lines) for line in lines]
+    assert exercises and all(line.startswith("#") for line in exercises)
+    for line in exercises:
+        wanted = ".+".join(map(re.escape, line.removeprefix("#").strip().split("___")))
+        if "___" in line:
+            assert any(re.search(wanted, other) for other in solved), line
 
 
 @pytest.mark.parametrize("name", ALL)

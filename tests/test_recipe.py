@@ -48,6 +48,18 @@ def test_all_committed_recipes_are_valid():
         load_recipe(name, {} if name == "pets" else {"data": "data"})  # pets are downloaded
 
 
+def test_your_own_photos_need_no_more_than_their_folder(tmp_path):
+    for folder, name in (("my photos", "my-photos"), ("2024", "2024"), ("été.v2", "été")):
+        (tmp_path / folder).mkdir()
+        recipe = load_recipe("own", {"data": str(tmp_path / folder)})
+        assert recipe.run_name == name
+    assert load_recipe("own", {"data": str(tmp_path)} | parse_settings(["run=x"])).run_name == "x"
+    with pytest.raises(SuiteError, match="the setting 'data' is missing"):
+        load_recipe("own")
+    with pytest.raises(SuiteError, match=r"its data .*2025 does not exist"):
+        load_recipe("own", parse_settings(["data=2025"]))
+
+
 @pytest.mark.parametrize("settings", [
     {"backbone": "resnet18", "folds": 7}, {"network.backbone": "resnet18", "splits.folds": 7},
     {"network": {"backbone": "resnet18"}, "splits": {"folds": 7}},

@@ -37,6 +37,9 @@ def load_table(recipe: Recipe) -> pd.DataFrame:
                          f"'{sorted(twice)[0]}', but the data has a class of that name already.")
     table["label"] = codes.map(lambda code: settings.class_names.get(code, code), "ignore")
     _refuse_ambiguous(table, folder)
+    tested = (table.split == "test").sum()
+    print(f"{show_path(data)}: {len(table)} images in {table.label.nunique()} classes"
+          f"{f', {tested} of them its own test set' if tested else ''}")
     if group_column and group_column not in table:
         raise SuiteError(f"{show_path(folder)} has no column '{group_column}' to group "
                          f"by; it has: {', '.join(table.columns)}.")

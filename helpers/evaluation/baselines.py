@@ -43,13 +43,12 @@ def answer_baselines(run: Run) -> dict[str, pd.DataFrame]:
     chosen = sample_rows(rows, run.recipe.evaluation.compare_images, run.recipe.splits.seed)
     rows, codes = rows.iloc[chosen].reset_index(drop=True), load_codes(run)[chosen]
     classes = list(load_json(run.need("label_mapping")))
-    random = open_part(run, "baselines/random_weights", rows, weights="random")
-    extract_run(random)
-    inputs = {"raw pixels": shrink_images(rows),
-              "random weights": np.asarray(load_features(random, "train")),
-              f"{run.recipe.network.weights.rsplit('/', 1)[-1]} weights":
-                  np.asarray(load_features(run, "train"))[chosen]}
-    answers = {}
+    own, inputs, answers = run.recipe.network.weights, {"raw pixels": shrink_images(rows)}, {}
+    if own != "random":
+        random = open_part(run, "baselines/random_weights", rows, weights="random")
+        extract_run(random)
+        inputs["random weights"] = np.asarray(load_features(random, "train"))
+    inputs[f"{own.rsplit('/', 1)[-1]} weights"] = np.asarray(load_features(run, "train"))[chosen]
     for name, values in inputs.items():
         print(f"{name}: {values.shape[1]} numbers an image")
         probabilities, _ = cross_validate(lambda: create_model(run), values, codes,

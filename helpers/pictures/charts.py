@@ -130,8 +130,12 @@ def plot_c_search(scores: pd.DataFrame):
 
 
 @styled
-def plot_projection(points: pd.DataFrame):
-    """t-SNE points coloured by class name; each name stands at its class's median as well."""
+def plot_projection(points: pd.DataFrame, followed: str | None = None):
+    """t-SNE points coloured by class name; each name stands at its class's median as well.
+
+    Args:
+        followed: the id of an image that gets a star.
+    """
     figure, axes = create_figure(6.6)
     names = points.label.value_counts().index
     for position, name in enumerate(names):
@@ -141,8 +145,11 @@ def plot_projection(points: pd.DataFrame):
         axes.text(rows.x.median(), rows.y.median(), shorten(name), ha="center", va="center",
                   fontsize=11 if len(names) <= 40 else 7, weight="bold",
                   bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1})
+    classes = list(axes.collections)
+    star = points[points.image_id == followed] if followed else points[:0]
+    axes.scatter(star.x, star.y, s=260, marker="*", color="black", edgecolor="white", zorder=4)
     if len(names) <= 40:
-        _write_legend(axes, axes.collections, map(shorten, names), markerscale=1.5,
+        _write_legend(axes, classes, map(shorten, names), markerscale=1.5,
                       ncols=1 + len(names) // 21)
     axes.set(xticks=[], yticks=[], title="t-SNE of the features, coloured by class")
     axes.spines[:].set_visible(False)
@@ -267,8 +274,7 @@ def plot_baselines(table: pd.DataFrame):
     errors = np.clip([value - low, high - value], 0, None)
     axes.errorbar(value, range(len(table)), xerr=errors, fmt="o", capsize=4)
     axes.set_yticks(range(len(table)), table.index)
-    axes.invert_yaxis()
     axes.grid(axis="x")
     axes.set(xlabel="macro F1, out-of-fold, 95 % interval", title="The same head and folds",
-             xlim=(0, 1))
+             xlim=(0, 1), ylim=(len(table) - 0.5, -0.5))
     return figure

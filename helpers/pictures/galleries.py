@@ -96,8 +96,7 @@ def show_feature_maps(path: str, early, late, count: int = 7):
             place.imshow(maps[channel].numpy(), cmap="viridis")
         _write_title(row[1], f"{name} block: {len(maps)} maps of "
                              f"{maps.shape[2]} x {maps.shape[1]}")
-        row[1].title.set_horizontalalignment("left")
-        row[1].title.set_position((0, 1))
+        row[1].title.set_in_layout(False)  # it reaches over its neighbours
     return figure
 
 

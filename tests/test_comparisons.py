@@ -1,0 +1,106 @@
+"""Comparisons: pairs on the same images, baselines on the same folds, the learning curve."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score
+
+from helpers.data.preparation import prepare_run
+from helpers.data.splits import select_rows
+from helpers.evaluation.baselines import answer_baselines, tabulate_baselines
+from helpers.evaluation.intervals import compare_scores
+from helpers.evaluation.learning_curve import draw_share, measure_learning_curve
+from helpers.features.extraction import extract_run
+from helpers.features.store import load_codes, load_features
+from helpers.run import open_run
+from helpers.training.crossvalidation import cross_validate, train_run
+from helpers.training.heads import LogisticHead
+
+CLASSES = ["a", "b", "c"]
+
+
+@pytest.fixture(scope="module")
+def trained(folders, write_recipe):
+    run = open_run(write_recipe("tiny", folders, source="folders", run="compared", near_copy=1,
+                                holdout=0.2, learning_curve=[0.5]))
+    prepare_run(run)
+    extract_run(run)
+    train_run(run)
+    return run
+
+
+def tables(count=120, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(CLASSES, count, p=[0.6, 0.3, 0.1])
+    guess = lambda share: np.where(  # noqa: E731
+        rng.random(count) < share, labels, rng.choice(CLASSES, count))
+    one = guess(0.7)
+    other = np.where(rng.random(count) < 0.8, one, guess(0.2))  # mostly alike
+    return [pd.DataFrame({"label": labels, "prediction": found}) for found in (one, other)]
+
+
+def test_a_paired_difference_is_that_of_resampled_images():
+    one, other = tables()
+    found = compare_scores(one, other, CLASSES, 2000, seed=0).loc["macro F1"]
+
+    def difference(rows):
+        return np.subtract(*(f1_score(t.label.iloc[rows], t.prediction.iloc[rows], labels=CLASSES,
+                                      average="macro", zero_division=0) for t in (one, other)))
+
+    rng = np.random.default_rng(1)
+    draws = [difference(rng.integers(0, len(one), len(one))) for _ in range(400)]
+    assert found.value == pytest.approx(difference(np.arange(len(one))))
+    assert [found.low, found.high] == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.02)
+
+
+def test_what_both_find_hard_cancels_out():
+    one, other = tables()
+    assert (compare_scores(one, one, CLASSES, 200, seed=0) == 0).all(axis=None)
+    mixed = other.assign(prediction=other.prediction.sample(frac=1, random_state=0).to_numpy())
+    paired, apart = (compare_scores(one, t, CLASSES, 500, seed=0).loc["accuracy"]
+                     for t in (other, mixed))
+    assert paired.high - paired.low < 0.8 * (apart.high - apart.low)
+
+
+def test_a_larger_share_holds_the_smaller_one():
+    codes = np.repeat([0, 1, 2], [50, 9, 1])
+    small, large = (draw_share(codes, share, seed=3) for share in (0.1, 0.5))
+    assert (large | ~small).all()
+    assert np.bincount(codes[small]).tolist() == [5, 1, 1]
+    assert np.bincount(codes[large]).tolist() == [25, 4, 1]
+
+
+def test_what_is_not_to_be_learnt_from_changes_nothing():
+    rng = np.random.default_rng(0)
+    codes, folds = np.tile([0, 1], 30), np.arange(60) // 2 % 3
+    features = rng.normal(size=(60, 4)) + codes[:, None]
+    learnt = rng.random(60) < 0.6
+    found = [cross_validate(lambda: LogisticHead([1, 1], [1.0]), features, given, folds,
+                            progress=False, learnt=learnt)[0]
+             for given in (codes, np.where(learnt, codes, 1 - codes))]
+    assert np.array_equal(*found)
+    assert len(found[0]) == 60
+
+
+def test_baselines_answer_for_the_same_images_on_the_same_folds(trained):
+    answers = answer_baselines(trained)
+    oof = trained.load_table("oof_probabilities")
+    majority, pixels, own = answers.values()  # whose weights are random already
+    assert all(list(table.image_id) == list(oof.image_id) for table in answers.values())
+    assert set(majority.prediction) == {oof.label.value_counts().idxmax()}
+    assert list(own.prediction) == list(oof.prediction)
+    assert not pixels.filter(regex="^p_").equals(own.filter(regex="^p_"))
+    table = tabulate_baselines(trained, answers)
+    assert (table.iloc[-1].filter(like="ahead") == 0).all()
+    assert table["ahead value"].to_numpy() == pytest.approx(
+        table["macro F1 value"].iloc[-1] - table["macro F1 value"].to_numpy())
+
+
+def test_the_learning_curve_ends_at_the_score_of_all(trained):
+    rows = select_rows(trained.load_table(), "train")
+    curve = measure_learning_curve(trained, rows, np.asarray(load_features(trained, "train")),
+                                   load_codes(trained))
+    oof = trained.load_table("oof_probabilities")
+    assert curve.share.tolist() == [0.5, 1.0] and curve.images[0] < curve.images[1]
+    assert curve.value.iloc[-1] == pytest.approx(
+        f1_score(oof.label, oof.prediction, average="macro"))
