@@ -9,7 +9,7 @@ it (a test holds that), and the files at the door from none:
     network      backbones, weights, preprocessing, pixels, augmentation         02, 03
     features     extraction and its engines                                      03
     training     cross-validation and heads                                      04
-    evaluation   scores, intervals, t-SNE, backbones compared                    05, 06, 07
+    evaluation   scores, intervals, baselines, t-SNE, backbones compared         04 to 07
     pictures     charts, galleries, the report                                   all
     serving      the saved model at work, the web page                           to come
     dev          benches, publishing; no part of the product

@@ -179,7 +179,7 @@ def describe_settings() -> str:
                 *format_settings({name: field.default})).replace(f"{name}=", "")
             lines.append(f"| `{name}` | {default} | {field.description} |")
         lines.append("")
-    lines += ["Beside the sections stands `run`. " + Recipe.model_fields["run"].description]
+    lines += ["Outside the sections there is `run`. " + Recipe.model_fields["run"].description]
     return "\n".join(lines)
 
 

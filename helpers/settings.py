@@ -106,7 +106,7 @@ class DataSettings(Section):
 
 
 class SplitSettings(Section):
-    """Who is judged by whom (02)."""
+    """How images are split (02)."""
 
     group_column: str | None = _setting(
         "A column (product, patient, camera) whose images stay on one side.", None)
@@ -132,8 +132,8 @@ class NetworkSettings(Section):
                              "efficientnet_b0")
     weights: str = _setting(
         "`pretrained` (timm's default tag), another tag such as `ra_in1k`, a local .safetensors "
-        "or .pth file, `packaged` (of tf_efficientnet_lite0: a pip package brings them), or "
-        "`random`.", "pretrained")
+        "or .pth file, `packaged` (by pip, for tf_efficientnet_lite0 and tf_efficientnet_lite1), "
+        "or `random`.", "pretrained")
     image_size: int | None = _setting(
         "Side of the network's square input in pixels; null: the backbone's own.",
         None, ge=16, le=2048)
@@ -142,8 +142,8 @@ class NetworkSettings(Section):
         "aspect lost.", "center")
     normalisation: Literal["backbone", "imagenet", "minmax", "symmetric", "dataset",
                            "zscore"] = _setting(
-        "Of pixels: as the backbone was trained, ImageNet's mean and deviation, to [0, 1], to "
-        "[-1, 1], by the data set's own measured mean and deviation, or each image by its own.",
+        "How pixels are scaled: as in the backbone's training, by ImageNet's mean and std, to "
+        "[0, 1], to [-1, 1], by the data set's own mean and std, or by each image's own.",
         "backbone")
     augmentation_sizes: tuple[int, int] = _setting(
         "Classes with more training images than the first are augmented LIGHT, with fewer than "
@@ -189,8 +189,8 @@ class EvaluationSettings(Section):
     """What is reported (06), and what is compared (07)."""
 
     final: bool = _setting(
-        "Score the hold-out and the data set's own test images, and count the look. Leave it "
-        "until nothing will be chosen any more.", False)
+        "Score the hold-out and the data set's own test images, and keep count. Leave it off "
+        "until all choices are made.", False)
     bootstrap: int = _setting("Resamples behind each interval.", 2000, ge=100)
     compare: list[str] = _setting(
         "Backbones that notebook 07 compares with the recipe's own.",

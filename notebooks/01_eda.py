@@ -25,10 +25,10 @@
 # of images, and decide what to leave out.
 #
 # **You need** to know what a folder and a table are; no machine learning. The default
-# recipe is the demo: 600 photos of waste that come with the suite.
-# **You get** a table of all images, everything that looks odd about them, and a list of
-# those set aside, with reasons.
-# **It takes** about 15 seconds for the demo, and some minutes for 100,000 photos.
+# recipe is the demo: 600 photos of waste that come with the suite, and ten copies,
+# planted with other faults. **You get** a table of all images, everything that looks
+# odd about them, and a list of those set aside, with reasons. **It takes** about 15
+# seconds for the demo, and some minutes for 100,000 photos.
 #
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
@@ -70,8 +70,8 @@ prepare(drive_folder)
 # %% [markdown]
 # ## Parameters
 #
-# `recipe` names a folder under `data/`; `overrides` replaces settings of it, for example
-# `{"folds": 10}`.
+# `recipe` names a folder under `data/`; `overrides` replaces some of its settings, for
+# example `{"folds": 10}`.
 
 # %% tags=["parameters"]
 recipe = "demo"
@@ -90,6 +90,8 @@ run = open_run(recipe, overrides)
 
 # %% [markdown]
 # The lines above say which data, which network and which folder this notebook is about.
+# (The committed demo was run with `final=true`, to show what 06 does with held-out
+# images. Leave it off for your own data until all choices are made.)
 #
 # ## 1 · One table, one row per image
 #
@@ -106,7 +108,7 @@ table[["image_id", "path", "label", "split"]].head()
 # `label` is the class name, missing where the data set gives none; `split` says whether
 # the data set itself calls an image training or test.
 #
-# One photo will go with us from here to notebook 06. Here it is, with its label.
+# We will follow one photo from here to notebook 06. Here it is, with its label.
 
 # %%
 from helpers.data.table import find_followed
@@ -122,8 +124,8 @@ save_figure(run, show_photos([followed.path], [title]), "01_followed")
 #
 # ## 2 · Open every image, once
 #
-# A download that broke off, an empty file: one such image can stop a night's training.
-# Some pipelines put a black picture in its place, and the model learns from pictures of
+# One interrupted download or empty file can stop an overnight training run. Some
+# pipelines put a black picture in its place, and the model learns from pictures of
 # nothing. We decode every file to its last byte, and measure it while it is open:
 # brightness, sharpness, information, size, a checksum and a thumbnail. If this is
 # interrupted, run it again and it continues.
@@ -149,8 +151,8 @@ images.reason[images.reason != ""].value_counts().to_frame("images")
 # If a model trains on one copy and is tested on the other, it only has to remember, and
 # the score says nothing about new images. Exact copies have the same checksum. *Near
 # copies* (saved again, resized, mirrored, brightened, cropped a little) are found by
-# laying thumbnails over each other: where the correlation of their details reaches
-# `near_copy`, two images count as one photo.
+# comparing thumbnails: where the correlation of their details reaches `near_copy`, two
+# images count as one photo.
 
 # %%
 from helpers.data.copies import find_exact_copies, find_near_copies, group_copies
@@ -164,9 +166,9 @@ print(f"{(exact >= 0).sum()} images have the same bytes as another one")
 print(f"{pairs['copy'].sum()} pairs of near copies, at {threshold} and above")
 
 # %% [markdown]
-# Copies, and copies of copies, share a `group`; the next notebook keeps a group on one
-# side. Is the threshold right for your data? Look at the pairs closest to it: those
-# marked *=* were taken for one photo, those marked *≠* were not.
+# Copies, and copies of copies, share a `group`; the next notebook never splits a group.
+# Is the threshold right for your data? Look at the pairs closest to it: those marked
+# *=* were taken for one photo, those marked *≠* were not.
 
 # %%
 from helpers.pictures.galleries import show_borderline
@@ -174,15 +176,17 @@ from helpers.pictures.galleries import show_borderline
 save_figure(run, show_borderline(images, pairs), "01_borderline")
 
 # %% [markdown]
-# If a pair marked *=* shows two different things, raise `near_copy`; if one marked *≠* is
-# clearly the same photo, lower it. When in doubt, stay low: a wrong pair costs almost
-# nothing, a missed one makes a score too good.
+# If a pair marked *=* shows two different things, raise `near_copy` (0.9 by default);
+# if one marked *≠* is clearly the same photo, lower it. Two photos taken of one object
+# are no copies; if a column says which object it is, `group_column` keeps them
+# together. When in doubt, keep it low: a false positive costs little, a missed copy
+# inflates the score.
 #
 # ## 4 · What is odd, and what must go
 #
-# Each finding has a decision: `quarantine` (left out of everything), `group` (kept on one
-# side of each split) or `keep` (only reported). The recipe's `quarantine` names the
-# checks that set images aside, `keep_images` the images that stay all the same.
+# Each finding has a decision: `quarantine` (left out of everything), `group` (kept on
+# one side of each split) or `keep` (only reported). The recipe's `quarantine` names the
+# checks that set images aside, `keep_images` the images that stay regardless.
 
 # %%
 import pandas as pd
@@ -205,10 +209,10 @@ from helpers.pictures.galleries import show_findings
 save_figure(run, show_findings(findings, images), "01_findings")
 
 # %% [markdown]
-# Each row is one check, with the number of images it found; an image that several checks
-# found is shown once. Dark, blurry or odd-sized images are not wrong by themselves. Ask
-# whether they gather in one class, because then the model may learn the darkness instead
-# of the thing.
+# Each row is one check, with the number of images it found, of which at most eight fit.
+# Files that cannot be opened are left out, and so are images that an earlier row shows.
+# Dark, blurry or odd-sized images are not wrong by themselves. Ask whether they cluster
+# in one class, because then the model may learn darkness instead of the object.
 
 # %%
 quarantine[["image_id", "split", "reason"]].head(20)
@@ -262,7 +266,7 @@ print(f"always answering '{counts.idxmax()}' would be right {majority:.1%} of th
 
 # %% [markdown]
 # The second number is the *majority baseline*: the accuracy of a model that has learnt
-# nothing. 04 and 06 put it beside every score.
+# nothing. 04 and 06 compare the model with it.
 #
 # ## 6 · What do the classes look like?
 #
@@ -275,8 +279,8 @@ labelled = used[used.split == "train"]
 save_figure(run, show_classes(labelled, seed=run.recipe.splits.seed), "01_classes")
 
 # %% [markdown]
-# Ask of each row: could *you* tell it from the others? Is there an image that seems to be
-# in the wrong row? Is there something beside the subject (a background, the light, a
+# Ask of each row: could *you* tell it from the others? Is there an image that seems to
+# be in the wrong row? Is there anything besides the subject (a background, the light, a
 # watermark) that would give the class away? A network will find such a shortcut.
 
 # %%
@@ -293,8 +297,8 @@ used.assign(KiB=(used.bytes / 1024).round(1)).sort_values("bytes", ascending=Fal
     ["image_id", "format", "mode", "width", "height", "KiB"]].head(4)
 
 # %% [markdown]
-# PNG files are much larger than JPEG files of the same photo, and CMYK is a colour space
-# for printers.
+# PNG files are much larger than JPEG files of the same photo; `mode` tells whether an
+# image has the usual three colours (RGB).
 #
 # ## What we saw
 

@@ -69,8 +69,8 @@ prepare(drive_folder)
 # %% [markdown]
 # ## Parameters
 #
-# `recipe` names a folder under `data/`; `overrides` replaces settings of it, for example
-# `{"folds": 10}`.
+# `recipe` names a folder under `data/`; `overrides` replaces some of its settings, for
+# example `{"folds": 10}`.
 
 # %% tags=["parameters"]
 recipe = "demo"
@@ -91,7 +91,7 @@ settings, used = run.recipe.splits, load_used(run)
 # %% [markdown]
 # If 01 had not been run, the cell above would say so instead of failing somewhere later.
 #
-# Some images can be in no fold at all. A training image that is a copy of one of the data
+# Some images must be in no fold. A training image that is a copy of one of the data
 # set's own test images would make the test too easy, and a class needs enough different
 # images for every fold and the hold-out (7 by default); the recipe's `leaks` and
 # `small_classes` say what to do.
@@ -125,12 +125,12 @@ mapping
 #
 # Each labelled training image goes to exactly one place:
 #
-# - the **hold-out** is locked away until the recipe says `final: true`; then notebook 06
-#   scores it, and counts the look. Nothing is ever chosen by looking at it, because a score
-#   that guided a choice is no longer a score on unseen images;
-# - the other images are dealt into **k folds**. Each fold is judged by a model trained
-#   on the other folds, so that in the end every image has been judged once by a model
-#   that never saw it. Such answers are called *out-of-fold*.
+# - the **hold-out** is locked away until the recipe says `final: true`; then notebook
+#   06 scores it, and keeps count. Nothing is ever chosen by looking at it, because a
+#   score that guided a choice is no longer a score on unseen images;
+# - the other images are dealt into **k folds**. Each fold is predicted by a model
+#   trained on the other folds, so that every image is predicted once, by a model that
+#   never saw it. Such predictions are called *out-of-fold*.
 #
 # Both are *stratified*: every part has the classes in the same shares. And both deal out
 # whole *groups*: the copies that 01 found and, if the recipe names a `group_column`, all
@@ -146,8 +146,8 @@ table.groupby(["split", "fold"]).size().rename("images").reset_index()
 
 # %% [markdown]
 # Fold -1 means "in no fold": the hold-out, the data set's own test images, and those
-# `excluded` above. `check_splits` would have stopped us if a group or an exact copy were
-# on two sides.
+# `excluded` above. `check_splits` would have stopped us if a group or exact copies were
+# split.
 
 # %%
 from helpers.pictures.charts import plot_class_shares, save_figure
@@ -201,8 +201,9 @@ print(f"{len(paths)} files, from {paths[0].name} to {paths[-1].name}")
 # ## 4 · What the network sees
 #
 # Preprocessing belongs to the network: it was trained on images of one size, resized in
-# one way, normalised with one mean and standard deviation. timm keeps these with each
-# architecture; the recipe may change the size and how images are resized.
+# one way, normalised with one mean and standard deviation. timm, the library that the
+# networks come from, keeps these with each architecture; the recipe may change the size
+# and how images are resized.
 
 # %%
 from helpers.network.preprocessing import resolve_data_config
@@ -226,8 +227,9 @@ save_figure(run, pictures, "02_preprocessing")
 # Is what tells the classes apart still there in the bottom row? If details are lost, raise
 # `image_size`; if something important is cut off, set `resize: squash`.
 #
-# *Normalisation* is the last step: bytes from 0 to 255 become numbers around zero. There
-# are several ways, and a frozen network works only with the one it was trained with.
+# *Normalisation* is the last step: bytes from 0 to 255 become small numbers, mostly
+# around zero. There are several ways; a pretrained network that is not trained any
+# further works best with the one it was trained with, the `mean` and `std` above.
 
 # %%
 from helpers.network.preprocessing import normalise_config
@@ -245,12 +247,12 @@ save_figure(run, picture, "02_normalisation")
 # those that 01 measured on this data; `zscore` uses each image's own, so that a dark and
 # a bright photo look the same to the network.
 #
-# ## 5 · How training images may be varied
+# ## 5 · Augmenting training images
 #
-# Nothing in this run uses this yet: it is for training the network itself, which should not
-# see the very same pixels every time. The fewer images a class has, the more often each of
-# them is repeated, and the more it should be varied. None of this ever touches validation,
-# test or the extraction that follows.
+# Nothing in this run uses this: it is for training the network itself, which should not
+# see the very same pixels every time. The fewer images a class has, the more often each
+# of them is repeated, and the more it should be varied. None of this ever touches
+# validation, test or the extraction that follows.
 
 # %%
 from helpers.network.augmentation import choose_levels
@@ -269,9 +271,9 @@ from helpers.pictures.galleries import show_augmentations
 save_figure(run, show_augmentations(labelled, seed=settings.seed), "02_augmentation")
 
 # %% [markdown]
-# Could you still name the class of each picture? If not, the level is too strong for this
-# data. For text or digits, mirroring makes a right image wrong: no level fits all data, so
-# look.
+# Could you still name the class of each picture? If not, the level is too strong for
+# this data. For text or digits, mirroring changes what it shows: no level fits all
+# data, so look.
 #
 # ## 6 · The checklist
 #
@@ -325,7 +327,7 @@ run.finish("02_preprocessing")
 # for fold in range(settings.folds):
 #     train, test = (set(pd.read_csv(folder / f"fold_{fold:02d}_{part}.csv").___)
 #                    for part in ("train", "test"))
-#     print(f"fold {fold}: {len(train)} + {len(test)} groups, {len(train & test)} shared")
+#     print(f"fold {fold}: {len(train & test)} groups are in both")
 
 # %% [markdown]
 # **2.** Deal the images into ten folds. How many images of the smallest class are there in
@@ -342,7 +344,8 @@ run.finish("02_preprocessing")
 
 # %%
 # other = resolve_data_config(run.recipe.change(resize="___"))
-# save_figure(run, show_preprocessing(labelled, other), "solutions_resize")
+# pictures = show_preprocessing(labelled, other, seed=settings.seed)
+# save_figure(run, pictures, "solutions_resize")
 
 # %% [markdown]
 # Next: [03 · Extract features](03_extraction.ipynb).

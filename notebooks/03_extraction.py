@@ -66,8 +66,8 @@ prepare(drive_folder)
 # %% [markdown]
 # ## Parameters
 #
-# `recipe` names a folder under `data/`; `overrides` replaces settings of it, for example
-# `{"folds": 10}`.
+# `recipe` names a folder under `data/`; `overrides` replaces some of its settings, for
+# example `{"folds": 10}`.
 
 # %% tags=["parameters"]
 recipe = "demo"
@@ -102,11 +102,14 @@ print(f"{run.recipe.network.backbone} with {run.recipe.network.weights} weights:
       f"{million:.1f} million parameters, {trained} tensors to be trained")
 
 # %% [markdown]
-# *Frozen* means just that: no parameter will change. It also means *evaluation mode*: batch
-# normalisation keeps the statistics of its training. In training mode each image's features
-# would depend on the images that happen to share its batch.
+# `packaged` weights come from a package that was installed with the suite: the network
+# was trained on ImageNet, 1.3 million photos of 1,000 kinds of things. *Frozen* means
+# that no parameter will change. It also means *evaluation mode*: batch normalisation
+# keeps the statistics of its training. In training mode each image's features would
+# depend on the images that happen to share its batch.
 #
-# A network takes a *tensor*: numbers in the shape (images, colours, height, width).
+# A network takes a *tensor*, numbers in the shape (images, colours, height, width), for
+# a *batch* of several photos at a time; ours is a batch of one.
 
 # %%
 from helpers.data.images import decode_image
@@ -120,9 +123,10 @@ batch = create_preprocessing(data_config)(decode_image(photo)).unsqueeze(0)
 print(f"shape {tuple(batch.shape)}, values from {batch.min():.2f} to {batch.max():.2f}")
 
 # %% [markdown]
-# One photo, three colours, resized and normalised as 02 showed. Most pretrained networks
-# were trained to tell ImageNet's 1,000 classes apart. What does this one say about our
-# photo, before it has seen any of our classes?
+# One photo, three colours, resized and normalised as 02 showed. Most pretrained
+# networks were trained to tell ImageNet's 1,000 classes apart. What does this one say
+# about our photo, before it has seen any of our classes? `softmax` turns its outputs
+# into shares that add up to 1.
 
 # %%
 import torch
@@ -138,10 +142,11 @@ else:
     print("these weights come without a classifier")
 
 # %% [markdown]
-# Our classes are not among ImageNet's, so the names can only come close. That is why the
-# last layer, the *classifier*, is of no use to us; but to tell a thousand things apart, the
-# layers before it must have learnt edges, textures, shapes and materials. Here are some of
-# their *feature maps*: pictures of where in the photo a block found what it looks for.
+# Our classes are not among ImageNet's, so the names can only come close. That is why
+# the last layer, the *classifier*, is of no use to us; but to tell a thousand things
+# apart, the layers before it must have learnt edges, textures, shapes and materials.
+# Here are some of their *feature maps*: pictures of where in the photo a *block*, a
+# group of layers, found what it looks for.
 
 # %%
 from helpers.pictures.charts import save_figure
@@ -153,10 +158,11 @@ picture = show_feature_maps(photo, maps[1][0], maps[-1][0])
 save_figure(run, picture, "03_feature_maps")
 
 # %% [markdown]
-# Bright means a strong response. An early block sees edges and surfaces in fine detail; a
-# late block has many more maps, coarse ones, each for something more complex. The last step
-# is to average each map of the last layer into one number: it does not matter any more
-# where something was, only how much of it.
+# Bright means a strong response, on each map's own scale; some respond to the
+# background. An early block sees edges and surfaces in fine detail; a late block has
+# many more maps, coarse ones, each for something more complex. One more layer turns
+# these into the last maps, and the final step averages each of them into one number: it
+# does not matter any more where something was, only how much of it.
 
 # %%
 with torch.inference_mode():
@@ -171,10 +177,10 @@ print(f"{tuple(last.shape)} becomes {tuple(vector.shape)}: "
 #
 # ## 2 · Every image, once
 #
-# The helper does the same for every image. On a CPU the network runs in OpenVINO, several
-# times faster than in PyTorch and to the same numbers; on a GPU PyTorch computes. The first
-# batch is computed both ways and compared. A few images are tried first, so that you know
-# how long it will take.
+# The helper does the same for every image. On a CPU the network runs in OpenVINO,
+# several times faster than in PyTorch and with the same results; on a GPU, in PyTorch.
+# The first batch is computed both ways and compared. A few images are tried first, so
+# that you know how long it will take.
 
 # %%
 from helpers.features.extraction import extract_run
@@ -198,10 +204,11 @@ facts = ["train_samples", "holdout_samples", "test_samples", "feature_dim", "eng
 pd.Series({name: metadata[name] for name in facts}, name="metadata").to_frame()
 
 # %% [markdown]
-# `train_features` are the images in the folds; `test_features` are all that no model will
-# learn from: the hold-out, then the data set's own test images. `max_relative_difference`
-# is between the two ways of the first batch. `preprocessing_fingerprint` identifies how
-# images were prepared: features prepared in another way are refused, with the reason.
+# `train_features` are the images in the folds; `test_features` are all that no model
+# will learn from: the hold-out, then the data set's own test images.
+# `max_relative_difference` compares both results for the first batch.
+# `preprocessing_fingerprint` identifies how images were prepared: features prepared in
+# another way are refused, with the reason.
 #
 # Size matters most for the time: 224 x 224 pixels are twelve times the work of 64 x 64.
 # `precision: bf16`, on a processor or GPU that supports it, is up to twice as fast and
@@ -239,9 +246,10 @@ titles = [f"{label}\n{distance:.0f}" for label, distance in
 save_figure(run, show_photos(near.path.tolist(), titles), "03_neighbours")
 
 # %% [markdown]
-# Nobody told the network about our classes. If most neighbours show the same kind of thing,
-# a simple classifier on top of these features will do, and 04 trains one. If the neighbours
-# agree with each other and not with the photo's label, the label is suspicious.
+# Nobody told the network about our classes. If most neighbours show the same kind of
+# thing, a simple classifier on top of these features will do, and 04 trains one. Look
+# at the nearest ones first: if they show the same kind of thing as the photo, and their
+# labels differ from its own, the photo's label is suspicious.
 #
 # ## 4 · Are the numbers sound?
 #
@@ -278,8 +286,9 @@ test = load_features(run, "test")
 save_figure(run, plot_feature_statistics(train, test), "03_features")
 
 # %% [markdown]
-# The two colours should cover each other. A second hump on one side only would mean that
-# those images come from elsewhere: another camera, another shop, another year.
+# The two histograms should roughly overlap; few images make them ragged. A second peak
+# in only one of them would mean that those images come from elsewhere: another camera,
+# another shop, another year.
 #
 # ## What we saw
 
@@ -314,7 +323,7 @@ run.finish("03_extraction")
 # [names.index_to_description(number.item()) for number in best.indices]
 
 # %% [markdown]
-# **2.** Which two training photos are nearest to each other? Asked without photos,
+# **2.** Which two training photos are nearest to each other? Without arguments,
 # `kneighbors` leaves out each photo itself.
 
 # %%
@@ -323,6 +332,7 @@ run.finish("03_extraction")
 # second = nearest[first, 0]
 # pair = rows.iloc[[first, second]]
 # picture = show_photos(pair.path.tolist(), pair.label.tolist())
+# print(f"distance {distances[first, 0]:.2f}, groups {pair.group.tolist()}")
 # save_figure(run, picture, "solutions_nearest")
 
 # %% [markdown]

@@ -17,9 +17,8 @@
 # %% [markdown]
 # # 04 · Train a classifier
 #
-# With good features a simple classifier goes far. We train a logistic regression on them,
-# and let it answer for every training image exactly once, by a model that never saw that
-# image.
+# With good features a simple classifier goes far. We train a logistic regression on
+# them, and predict every training image exactly once, with a model that never saw it.
 #
 # **You will be able to** cross-validate a classifier without fooling yourself, say how much
 # better it is than a baseline, and whether more labelled images would help.
@@ -36,7 +35,7 @@
 # | 3 | all folds: out-of-fold probabilities | `head_<backbone>.npz`, `oof_probabilities.csv`, `figures/04_c_search.png` |
 # | 4 | compare with baselines | `figures/04_baselines.png` |
 # | 5 | would more images help? | `figures/04_learning_curve.png` |
-# | 6 | let all folds' models answer for the unseen images | `test_probabilities.csv` |
+# | 6 | predict the unseen images with all folds' models | `test_probabilities.csv` |
 
 # %% [markdown]
 # ## Setup
@@ -69,8 +68,8 @@ prepare(drive_folder)
 # %% [markdown]
 # ## Parameters
 #
-# `recipe` names a folder under `data/`; `overrides` replaces settings of it, for example
-# `{"folds": 10}`.
+# `recipe` names a folder under `data/`; `overrides` replaces some of its settings, for
+# example `{"folds": 10}`.
 
 # %% tags=["parameters"]
 recipe = "demo"
@@ -143,8 +142,8 @@ for C, pipeline in pipelines.items():
 print(", ".join(f"C={C:g}: {score:.3f}" for C, score in search.items()))
 
 # %% [markdown]
-# The best candidate now learns from all folds but fold 0, and answers for fold 0, which it
-# has never seen.
+# The best candidate now learns from all folds except fold 0, and predicts fold 0, which
+# it has never seen.
 
 # %%
 best = pipelines[max(search, key=search.get)].fit(features[folds > 0], codes[folds > 0])
@@ -177,8 +176,10 @@ choices = tabulate_choices(models)
 save_figure(run, plot_c_search(choices), "04_c_search")
 
 # %% [markdown]
-# Where a line is flat, the choice of C hardly matters. If a line still rises at an end of
-# the grid and the dot is there, widen `c_grid` in the recipe.
+# Where a line is flat, the choice of C hardly matters. If most lines still rise at an
+# end of the grid, widen `c_grid` in the recipe. Where the folds choose very different
+# values, as with few images, the inner fold is too small to choose well, and the choice
+# is mostly chance.
 
 # %%
 from helpers.training.crossvalidation import tabulate_probabilities
@@ -198,10 +199,10 @@ followed = find_followed(run.recipe, rows).image_id
 oof[oof.image_id == followed].drop(columns=["path", "split", "group"]).round(3).T
 
 # %% [markdown]
-# The model that answered had never seen this photo, nor its label.
+# This model had never seen the photo or its label.
 #
 # The models are saved as plain arrays, together with a description of the features they
-# expect: features of another network or preprocessing are refused when they are loaded.
+# expect: loading refuses features of any other network or preprocessing.
 
 # %%
 from helpers.features.store import describe_network
@@ -214,10 +215,11 @@ with run.write("head") as path:
 # %% [markdown]
 # ## 4 · Better than what?
 #
-# A score alone says little. We train the same head on the same folds with other inputs: the
-# pixels of each photo, shrunk to 16 x 16; the features of the same network with *random*
-# weights, which has never seen a photo; and the features of this run. At the top stands
-# the majority baseline, which looks at no photo at all.
+# A score alone says little. We train the same *head*, which is what the classifier on
+# top of a backbone is called, on the same folds with other inputs: the pixels of each
+# photo, shrunk to 16 x 16; the features of the same network with *random* weights,
+# which has never seen a photo; and the features of this run. At the top is the majority
+# baseline, which looks at no photo at all.
 
 # %%
 from helpers.evaluation.baselines import answer_baselines, tabulate_baselines
@@ -226,7 +228,9 @@ baselines = tabulate_baselines(run, answer_baselines(run))
 baselines.filter(regex="^(accuracy|macro F1)").round(3)
 
 # %% [markdown]
-# `value` is the score, and 95 % of its resamples lie between `low` and `high`.
+# `value` is the score. To see how much luck is in it, we draw as many images again from
+# ours, with replacement, thousands of times; 95 % of the scores of these *resamples* lie
+# between `low` and `high` (06 explains more).
 
 # %%
 from helpers.pictures.charts import plot_baselines
@@ -245,8 +249,9 @@ for name, row in ahead.iterrows():
     print(f"ahead of {name} by {value:.3f} in macro F1 [{low:.3f}, {high:.3f}]")
 
 # %% [markdown]
-# An interval that does not contain 0 is a difference that chance does not explain. The last
-# line is what the pretraining on ImageNet is worth on this data: everything else was equal.
+# If the interval excludes 0, the difference is unlikely to be due to the choice of
+# images. The last line shows what pretraining is worth on this data, for this network
+# and against one draw of random weights: everything else was equal.
 #
 # ## 5 · Would more images help?
 #
@@ -263,13 +268,20 @@ save_figure(run, plot_learning_curve(curve), "04_learning_curve")
 
 # %% [markdown]
 # Small steps that lie within the intervals mean little. The first points also depend on
-# which few images of the small classes happened to be drawn.
+# which few images of the small classes happened to be drawn. How much did the last step
+# bring?
+
+# %%
+curve.rename(columns={"value": "macro F1"}).round(3)
+
+# %% [markdown]
+# If it brought next to nothing, more photos of the same kind promise little, though a class
+# with very few images may be another matter.
 #
 # ## 6 · The unseen images
 #
-# For the hold-out and the test images, the models of all folds answer and their
-# probabilities are averaged. Such an *ensemble* is usually a little better than each of its
-# members.
+# For the hold-out and the test images, the predicted probabilities of all folds' models
+# are averaged. Such an *ensemble* is usually a little better than each of its members.
 
 # %%
 from helpers.training.crossvalidation import predict_ensemble
@@ -278,7 +290,7 @@ unseen = select_rows(run.load_table(), "test")
 answers = predict_ensemble(models, load_features(run, "test"))
 answered = tabulate_probabilities(unseen, answers, classes)
 run.save("test_probabilities", answered)
-print(f"{len(unseen)} images, each answered by {len(models)} models")
+print(f"{len(unseen)} images, averaged over {len(models)} models")
 
 # %% [markdown]
 # We do not score them here. 06 does, at the end, and only when asked to.
@@ -291,9 +303,8 @@ print(f"- {(oof.prediction == oof.label).mean():.1%} of the training images are 
       "recognised by a model that never saw them")
 print(f"- the folds' accuracies lie between {right.min():.1%} and {right.max():.1%}")
 print(f"- C chosen: {', '.join(f'{C:g}' for C in choices[choices.chosen]['C'])}")
-few, all_ = curve.iloc[0], curve.iloc[-1]
-print(f"- macro F1 with {few.images:.0f} images a fold {few.value:.3f}, "
-      f"with {all_.images:.0f} {all_.value:.3f}")
+print("- macro F1 learning from " + ", ".join(
+    f"{row.images:.0f} images {row.value:.3f}" for row in curve.itertuples()))
 
 # %% [markdown]
 # Folds would differ even if only chance were at work, which is why 06 gives every score an
@@ -334,8 +345,8 @@ run.finish("04_training")
 
 # %% [markdown]
 # **3.** Break the split on purpose. Pretend that every photo is in the data twice, the
-# second time saved again (we add a little noise to its features). First keep copies in one
-# fold, then deal them at random, as somebody would who had not looked for copies.
+# second time saved again (we add a little noise to its features). First keep copies in
+# one fold, then deal them at random, as if nobody had looked for copies.
 
 # %%
 # rng = np.random.default_rng(0)

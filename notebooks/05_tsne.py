@@ -29,7 +29,7 @@
 #
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
-# | 1 | draw a sample in which every class has its share | |
+# | 1 | draw a stratified sample | |
 # | 2 | PCA first, then t-SNE | `tsne.csv` |
 # | 3 | look, with caution | `figures/05_tsne.png` |
 # | 4 | ask the features themselves | |
@@ -65,8 +65,8 @@ prepare(drive_folder)
 # %% [markdown]
 # ## Parameters
 #
-# `recipe` names a folder under `data/`; `overrides` replaces settings of it, for example
-# `{"folds": 10}`.
+# `recipe` names a folder under `data/`; `overrides` replaces some of its settings, for
+# example `{"folds": 10}`.
 
 # %% tags=["parameters"]
 recipe = "demo"
@@ -75,7 +75,7 @@ overrides = {}
 # %% [markdown]
 # ## Open the run
 #
-# Only training images are drawn: looking at the hold-out would be a way of choosing by it.
+# Only training images are drawn: looking at the hold-out could influence our choices.
 
 # %%
 from helpers.run import open_run
@@ -105,7 +105,7 @@ print(f"{len(chosen)} of {len(rows)} training images")
 #
 # First each feature is standardised (mean 0, standard deviation 1). PCA, principal
 # component analysis, then keeps the 50 directions in which the features vary most. That
-# removes noise and makes t-SNE much faster.
+# drops what is mostly noise and makes t-SNE much faster.
 
 # %%
 from helpers.evaluation.projection import measure_variance, project_features
@@ -125,8 +125,7 @@ run.save("tsne", points)
 # %% [markdown]
 # ## 3 · Look, with caution
 #
-# Each point is an image, its colour is its class; the name of a class is at the middle of
-# its points. The star is the photo that we follow.
+# Each point is an image, its colour is its class. The star is the photo that we follow.
 
 # %%
 from helpers.data.table import find_followed
@@ -164,8 +163,9 @@ by_class = pd.DataFrame({"neighbour has its label": points.assign(same=same).gro
 by_class.sort_values("neighbour has its label").round(2).T
 
 # %% [markdown]
-# The classes at the left are those that the features mix with others; 06 shows whether the
-# classifier mixes them too.
+# The classes at the left are those that the features mix most with others. Compare with
+# chance as well: a rare class can be far above its chance and still be mixed. 06 shows
+# what the classifier makes of them.
 #
 # ## What we saw
 
@@ -175,8 +175,9 @@ import numpy as np
 match = by_class["neighbour has its label"]
 print(f"- {np.nanmean(same):.1%} of the images have a nearest neighbour of their own "
       f"class; by chance {(by_class.chance**2).sum():.1%} would")
-print(f"- mixed most: {match.idxmin()} ({match.min():.0%}); "
-      f"least: {match.idxmax()} ({match.max():.0%})")
+for what, name in (("most", match.idxmin()), ("least", match.idxmax())):
+    chance = by_class.chance[name]
+    print(f"- mixed {what}: {name}, {match[name]:.0%} (chance {chance:.0%})")
 print(f"- the map has {len(points)} points, perplexity {settings.perplexity:g}, "
       f"seed {seed}")
 
@@ -200,8 +201,10 @@ run.finish("05_tsne")
 # three maps?
 
 # %%
-# x, y = project_features(features, ___, seed).T
-# save_figure(run, plot_projection(points.assign(x=x, y=y)), "solutions_tsne")
+# for perplexity in (5, ___):
+#     x, y = project_features(features, perplexity, seed).T
+#     figure = plot_projection(points.assign(x=x, y=y))
+#     display(save_figure(run, figure, f"solutions_tsne_{perplexity}"))
 
 # %% [markdown]
 # **2.** Find the images whose five nearest neighbours in the feature space all have another
@@ -216,7 +219,9 @@ run.finish("05_tsne")
 # _, near = NearestNeighbors(n_neighbors=___).fit(scaled).kneighbors()
 # strange = (labels[near] != labels[:, None]).all(axis=1)
 # odd = points[strange].assign(prediction=labels[near[strange, 0]])
-# save_figure(run, show_mistakes(odd), "solutions_odd")
+# odd = odd.sample(frac=1, random_state=0)
+# print(f"{len(odd)} of {len(points)} images")
+# save_figure(run, show_mistakes(odd, answer="neighbour"), "solutions_odd")
 
 # %% [markdown]
 # Next: [06 · Evaluate honestly](06_evaluation.ipynb).

@@ -18,8 +18,8 @@
 # # 06 · Evaluate honestly
 #
 # How good is it, how sure are we, where does it fail, and what do the failures look
-# like? Every number here comes from images that the answering model had never seen, nor a
-# copy of them.
+# like? Every score here comes from images that the model had never seen, not even as a
+# copy.
 #
 # **You will be able to** report a score with its interval, read a confusion matrix, find
 # wrong labels, and use the model on a photo of your own.
@@ -35,7 +35,7 @@
 # | 2 | which class is mistaken for which | `confusion_matrix.csv`, `figures/06_confusion.png` |
 # | 3 | class by class | `per_class.csv`, `figures/06_class_scores.png` |
 # | 4 | the most confident mistakes | `mistakes.csv`, `figures/06_mistakes.jpg` |
-# | 5 | predictions for the test images | `predictions.csv` |
+# | 5 | predictions for the unseen images | `predictions.csv` |
 # | 6 | everything on one page | `report.html` |
 # | 7 | a photo of your own | |
 
@@ -70,8 +70,8 @@ prepare(drive_folder)
 # %% [markdown]
 # ## Parameters
 #
-# `recipe` names a folder under `data/`; `overrides` replaces settings of it, for example
-# `{"folds": 10}`.
+# `recipe` names a folder under `data/`; `overrides` replaces some of its settings, for
+# example `{"folds": 10}`.
 
 # %% tags=["parameters"]
 recipe = "demo"
@@ -96,7 +96,7 @@ classes = list(load_json(run.need("label_mapping")))
 # %% [markdown]
 # ## 1 · Four scores, each with an interval
 #
-# - **Accuracy**: the share of images that are right. Large classes decide it.
+# - **Accuracy**: the share of correct predictions. Large classes dominate it.
 # - **Balanced accuracy**: the mean over the classes of *recall*, the share of a class's
 #   images that are found. Each class counts the same.
 # - **Macro F1**: the mean of the classes' F1, which also takes false positives into account
@@ -108,7 +108,7 @@ classes = list(load_json(run.need("label_mapping")))
 # replacement, thousands of times, and see where 95 % of the scores lie.
 
 # %%
-from helpers.evaluation.intervals import score_with_intervals
+from helpers.evaluation.intervals import score_sets, score_with_intervals
 from helpers.evaluation.scores import count_confusion
 
 confusion = count_confusion(oof, classes)
@@ -116,9 +116,9 @@ resamples, seed = run.recipe.evaluation.bootstrap, run.recipe.splits.seed
 score_with_intervals(confusion, resamples, seed).round(3)
 
 # %% [markdown]
-# These out-of-fold scores may guide choices: another backbone, another recipe. The hold-out
-# may not, because a score that guided a choice is too good for the images that guided it.
-# So the hold-out, and the data set's own test images if they have labels, are scored only
+# These out-of-fold scores may guide choices: another backbone, another recipe. The
+# hold-out may not, because a score that guided a choice is optimistically biased. So
+# the hold-out, and the data set's own test images if they have labels, are scored only
 # with `final: true`, by the ensemble of the folds' models, and every look is counted.
 
 # %%
@@ -128,16 +128,17 @@ held_out = select_judged(run, test, classes)
 print(describe_looks(run))
 
 # %% [markdown]
-# The hold-out is good for one look. After several, with changes in between, its score is
-# as flattering as any other. In the table, the last column is the majority baseline: a model
-# that looks at no image and always answers with the largest class.
+# The hold-out is good for one look. After several, with changes in between, its score
+# is as flattering as any other. (The committed demo takes its one look to show it;
+# nothing was chosen by it.) In the table, the last column is the majority baseline: a
+# model that looks at no image and always answers with the largest class.
 
 # %%
 import pandas as pd
 
 from helpers.evaluation.baselines import answer_always
 from helpers.evaluation.scores import format_scores
-from helpers.evaluation.summary import save_scores, score_sets
+from helpers.evaluation.summary import save_scores
 
 scores = score_sets({"out-of-fold": oof} | held_out, classes, run)
 save_scores(run, scores)
@@ -146,8 +147,8 @@ always = score_sets({f"always '{largest}'": answer_always(oof, largest)}, classe
 pd.DataFrame({name: format_scores(table) for name, table in (scores | always).items()})
 
 # %% [markdown]
-# Read it as: value [from, to]. The interval covers the luck of which images we have, not
-# the luck of training again. To compare two models on the same images, use the paired
+# Read it as: value [from, to]. The interval reflects which images we have, not
+# variation across retraining. To compare two models on the same images, use the paired
 # difference of 04 or 07 rather than two intervals.
 
 # %%
@@ -156,10 +157,12 @@ from helpers.pictures.charts import plot_scores, save_figure
 save_figure(run, plot_scores(scores), "06_scores")
 
 # %% [markdown]
-# Smaller sets have wider intervals. Where the intervals of two different sets of images
-# overlap widely, chance is enough to explain the difference. A hold-out that lies clearly
-# lower has three usual causes: choices made by looking at the folds, copies shared between
-# folds, or wrong labels in the hold-out.
+# Smaller sets have wider intervals, and where a class has only two or three images in a
+# set, some resamples miss it, which makes the interval of its averages lopsided. Where
+# the intervals of two different sets of images overlap widely, chance is enough to
+# explain the difference. A clearly lower hold-out score has three usual causes: choices
+# made by looking at the folds, copies shared between folds, or wrong labels in the
+# hold-out.
 #
 # ## 2 · Which class is mistaken for which?
 #
@@ -199,7 +202,7 @@ run.save("classes", per_class, index=True)
 per_class.sort_values("F1").rename(columns={"images": "support"}).round(3)
 
 # %% [markdown]
-# The weakest class stands on top; the last two columns are the interval of F1.
+# The weakest class is at the top; the last two columns are the interval of F1.
 
 # %%
 from helpers.pictures.charts import plot_class_scores
@@ -207,10 +210,10 @@ from helpers.pictures.charts import plot_class_scores
 save_figure(run, plot_class_scores(per_class), "06_class_scores")
 
 # %% [markdown]
-# Small classes have long intervals: a dozen images cannot say more. Should a class have F1
-# 1 with an interval of no length, then no mistake was seen, which does not mean that none
-# will come: if none of n images was missed, up to about 3/n may still be missed in the long
-# run (the "rule of three").
+# Small classes have wide intervals: a dozen images cannot say more. An F1 of 1 with an
+# interval of zero width means that no mistake was seen, not that none will come: if
+# none of n images was missed, the true miss rate may still be as high as about 3/n (the
+# "rule of three").
 #
 # ## 4 · The most confident mistakes
 #
@@ -226,9 +229,10 @@ run.save("mistakes", mistakes)
 save_figure(run, show_mistakes(mistakes), "06_mistakes")
 
 # %% [markdown]
-# Look at each photo first, then at its label and prediction. Where the photo agrees with
-# the prediction, the label is wrong: correct it in your data and run again. Where is the
-# photo that we have followed since 01?
+# Look at each photo first, then at its label and prediction. Where the photo agrees
+# with the prediction, the label may be wrong (then correct it in your data and run
+# again), or two classes overlap: is a used tissue paper or trash? Otherwise it is the
+# model's own error. Where is the photo that we have followed since 01?
 
 # %%
 from helpers.data.table import find_followed
@@ -240,10 +244,11 @@ print(f"{followed.image_id} is labelled {followed.label}; the model says "
 print(f"mistake {place[0] + 1} of {len(mistakes)}" if len(place) else "no mistake")
 
 # %% [markdown]
-# What did you say in 01? No check could find a wrong label, but a model trained on all the
-# other photos can point at one. All mistakes are in `mistakes.csv`, the most confident first.
+# What did you say in 01? No check found anything about this photo, but a model trained
+# on the other folds puts it on its list of suspects. All mistakes are in
+# `mistakes.csv`, the most confident first.
 #
-# ## 5 · Predictions for the test images
+# ## 5 · Predictions for the unseen images
 #
 # The data set's own test images and, with `final: true`, the hold-out, each with the
 # ensemble's prediction and its confidence.
@@ -262,7 +267,7 @@ predictions.drop(columns="path").head().round(3)
 # ## 6 · One page to hand on
 #
 # The report holds scores, figures, quarantine and all settings in one HTML file that
-# opens anywhere, without a network.
+# opens anywhere, even offline.
 
 # %%
 from helpers.files import show_path
@@ -293,9 +298,10 @@ answer = pd.Series(predict_ensemble(models, backbone(batch).numpy())[0], names)
 answer.sort_values(ascending=False).head(5).round(3).to_frame("probability")
 
 # %% [markdown]
-# All but one of the folds' models have learnt from this photo, so for a training photo this
-# is no fair test. For yours it is. And ask it about something that belongs to none of
-# the classes: it cannot say "none of these", and spreads its probability over what it knows.
+# A training photo is no fair test: all but one of the folds' models have learnt from
+# it, and of the label that it came with. Your own photo is a fair one. Also try
+# something outside the classes: the model cannot say "none of these", and spreads its
+# probability over what it knows.
 #
 # ## What we saw
 
@@ -309,8 +315,8 @@ print(f"- {len(mistakes)} mistakes, {(mistakes.confidence > 0.9).sum()} of them 
       "with more than 90 % confidence")
 
 # %% [markdown]
-# The next cell lists what was saved. This ends the main line; the next notebook asks
-# whether another backbone would have done better, or as well for less.
+# The next cell lists what was saved. This ends the core sequence; the next notebook
+# asks whether another backbone would be better, or as good for less.
 
 # %%
 run.finish("06_evaluation")
@@ -347,8 +353,10 @@ run.finish("06_evaluation")
 # from helpers.files import resolve_path
 #
 # manifest = pd.read_csv(resolve_path(run.recipe.data.path) / "planted_faults.csv")
+# print(manifest.fault.unique())
 # planted = manifest.image_id[manifest.fault == "___"]
-# print(mistakes.head(20).image_id.isin(planted).sum(), "of the first twenty were planted")
+# few = mistakes.head(20).image_id.isin(planted).sum()
+# print(few, "of the first twenty were planted")
 
 # %% [markdown]
 # Next: [07 · Compare backbones](07_backbones.ipynb).

@@ -24,11 +24,10 @@
 # **You will be able to** choose a backbone by its score and its cost, and say whether the
 # difference is more than chance.
 #
-# **You need** `table.csv` and `label_mapping.json` from 02.
-# **You get** parameters, features, images a second, memory, file size and out-of-fold score
-# for every backbone of the recipe's `compare`.
-# **It takes** about half a minute per backbone, longer for large ones and for those that have
-# to be downloaded.
+# **You need** `table.csv` and `label_mapping.json` from 02. **You get** parameters,
+# features, images a second, memory, file size and out-of-fold score for every backbone
+# of the recipe's `compare`. **It takes** some 20 seconds per backbone for the demo,
+# longer for large ones and for those that have to be downloaded.
 #
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
@@ -66,8 +65,8 @@ prepare(drive_folder)
 # %% [markdown]
 # ## Parameters
 #
-# `recipe` names a folder under `data/`; `overrides` replaces settings of it, for example
-# `{"folds": 10}`.
+# `recipe` names a folder under `data/`; `overrides` replaces some of its settings, for
+# example `{"folds": 10}`.
 
 # %% tags=["parameters"]
 recipe = "demo"
@@ -76,8 +75,8 @@ overrides = {}
 # %% [markdown]
 # ## Open the run
 #
-# This notebook stands beside the main line: `make run` leaves it out, and `python -m
-# helpers.batch --from 07` runs it.
+# This notebook is optional: `make run` leaves it out, and
+# `python -m helpers.batch --from 07` runs it.
 
 # %%
 from helpers.run import open_run
@@ -87,9 +86,9 @@ run = open_run(recipe, overrides)
 # %% [markdown]
 # ## 1 · The same images through each
 #
-# At most `compare_images` training images, every class and fold in its share. Each backbone
-# runs in a process of its own, so that its memory is its own, with the head of 04: the same
-# folds, the same search for C. What is measured already is kept.
+# At most `compare_images` training images, stratified by class and fold. Each backbone
+# runs in a process of its own, so that its memory is its own, with the head of 04: the
+# same folds, the same search for C. What is measured already is kept.
 
 # %%
 from helpers.evaluation.backbone_costs import compare_backbones
@@ -98,9 +97,9 @@ table = compare_backbones(run)
 run.save("backbones", table, index=True)
 
 # %% [markdown]
-# `images_per_second` includes decoding, but not loading the network. `peak_memory_mb` is the
-# whole process, of which PyTorch alone takes some 700. `file_mb` is the size of the weights
-# on disk.
+# `images_per_second` includes decoding, but not loading the network. `parameters`
+# leaves out the classifier. `peak_memory_mb` is the whole process, of which PyTorch
+# alone takes some 700. `file_mb` is the size of the weights on disk.
 
 # %%
 table.drop(columns=["behind", "behind_low", "behind_high"]).round(3)
@@ -122,25 +121,28 @@ save_figure(run, plot_backbones(table), "07_backbones")
 # %% [markdown]
 # Two intervals that overlap do not mean that two backbones are equally good: both were
 # judged on the same images, and what is hard for one is often hard for the other. What
-# counts is the *paired difference*, in which every resample scores both on the same images.
+# counts is the *paired difference*, in which every resample scores both on the same
+# images. Only pretrained networks are worth comparing.
 
 # %%
-best = table.index[0]
-for name, row in table.iloc[1:].dropna(subset="behind").iterrows():
+best, trained = table.index[0], table[table.weights != "random"]
+for name, row in trained[trained.index != best].dropna(subset="behind").iterrows():
     clear = "behind" if row.behind_low > 0 else "not clearly behind"
     print(f"{name} is {clear} {best}: {row.behind:.3f} in macro F1 "
           f"[{row.behind_low:.3f}, {row.behind_high:.3f}]")
+print(f"{len(table) - len(trained)} of {len(table)} have random weights")
 
 # %% [markdown]
-# Of those that are not clearly behind, take the cheapest. Choosing the best of many by this
-# score flatters the winner a little. The hold-out would not, so leave it alone until the
-# choice is made: then `final: true`, once.
+# Of those that are not clearly behind, take the cheapest; if only one is pretrained,
+# there is nothing to choose. Choosing the best of many by this score flatters the
+# winner a little. The hold-out would not, so leave it alone until the choice is made,
+# then set `final: true`, once.
 #
 # ## What we saw
 
 # %%
 fastest, top = table.images_per_second.idxmax(), table.loc[best]
-rivals = table.index[(table.behind_low <= 0) & (table.index != best)]
+rivals = trained.index[(trained.behind_low <= 0) & (trained.index != best)]
 print(f"- best: {best} ({top.weights} weights), {top.images_per_second:.0f} images/s, "
       f"macro F1 {top['macro F1']:.3f} [{top.low:.3f}, {top.high:.3f}]")
 print(f"- not clearly behind: {', '.join(rivals) or 'none'}")
@@ -164,13 +166,15 @@ run.finish("07_backbones")
 # by?
 
 # %%
-# (table["macro F1"] / table.___).sort_values(ascending=False)
+# worth = table["macro F1"] / table.___
+# worth.sort_values(ascending=False)
 
 # %% [markdown]
-# **2.** How much longer would 100,000 images take with each backbone, in minutes?
+# **2.** How many minutes would 100,000 images take with each backbone?
 
 # %%
-# (100_000 / table.___ / 60).round(1).sort_values()
+# minutes = 100_000 / table.___ / 60
+# minutes.round(1).sort_values()
 
 # %% [markdown]
 # Back to the start: [01 · Look at the data first](01_eda.ipynb).

@@ -64,8 +64,8 @@ prepare(drive_folder)
 # %% [markdown]
 # ## Parameters
 #
-# `recipe` names a folder under `data/`; `overrides` replaces settings of it, for example
-# `{"folds": 10}`.
+# `recipe` names a folder under `data/`; `overrides` replaces some of its settings, for
+# example `{"folds": 10}`.
 
 # %% tags=["parameters"]
 recipe = "demo"
@@ -79,7 +79,6 @@ overrides = {}
 # %%
 import numpy as np
 import pandas as pd
-
 from helpers.run import open_run
 
 run = open_run(recipe, overrides)
@@ -125,7 +124,7 @@ folder = run.need("folds")
 for fold in range(settings.folds):
     train, test = (set(pd.read_csv(folder / f"fold_{fold:02d}_{part}.csv").group)
                    for part in ("train", "test"))
-    print(f"fold {fold}: {len(train)} + {len(test)} groups, {len(train & test)} shared")
+    print(f"fold {fold}: {len(train & test)} groups are in both")
 
 # %% [markdown]
 # None is shared, and each image is judged in exactly one fold.
@@ -145,8 +144,9 @@ count_folds(ten).loc[smallest]
 # class; ours is computed over all folds together and does not. The choice of C, which is
 # judged on one inner fold, is what gets shakier.
 #
-# **3.** `squash` keeps the whole photo and changes its shape, `center` keeps the shape and
-# cuts the longer sides off.
+# **3.** `squash` keeps the whole photo and changes its shape; `center` keeps the shape
+# and cuts off a border, and both ends of the longer side. These are the same photos as
+# in 02.
 
 # %%
 from helpers.network.preprocessing import resolve_data_config
@@ -155,14 +155,15 @@ from helpers.pictures.galleries import show_preprocessing
 
 labelled = table[table.split == "train"]
 other = resolve_data_config(run.recipe.change(resize="squash"))
-save_figure(run, show_preprocessing(labelled, other), "solutions_resize")
+pictures = show_preprocessing(labelled, other, seed=settings.seed)
+save_figure(run, pictures, "solutions_resize")
 
 # %% [markdown]
 # Which is better is a question for the folds: run both and look at the paired difference.
 #
 # ## 03 · Extract features
 #
-# **1.** The three best ImageNet classes for another photo.
+# **1.** The three best ImageNet classes for another photo, and the photo.
 
 # %%
 import torch
@@ -172,6 +173,7 @@ from helpers.data.images import decode_image
 from helpers.data.splits import select_rows
 from helpers.network.backbones import create_network
 from helpers.network.preprocessing import create_preprocessing
+from helpers.pictures.galleries import show_photos
 
 rows, names = select_rows(table, "train"), ImageNetInfo()
 network = create_network(run.recipe)
@@ -179,9 +181,12 @@ data_config = resolve_data_config(run.recipe, run.measured)
 batch = create_preprocessing(data_config)(decode_image(rows.path[7])).unsqueeze(0)
 with torch.inference_mode():
     best = network(batch).softmax(dim=1)[0].topk(3)
-[names.index_to_description(number.item()) for number in best.indices]
+print([names.index_to_description(number.item()) for number in best.indices])
+save_figure(run, show_photos([rows.path[7]], [rows.label[7]]), "solutions_photo")
 
 # %% [markdown]
+# The names come close where ImageNet has a similar thing, and are off where it has not.
+#
 # **2.** The two nearest photos: standardise, then look for the smallest distance.
 
 # %%
@@ -189,7 +194,6 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from helpers.features.store import load_codes, load_features
-from helpers.pictures.galleries import show_photos
 
 features, codes = np.asarray(load_features(run, "train")), load_codes(run)
 scaled = StandardScaler().fit_transform(features)
@@ -198,11 +202,12 @@ first = distances[:, 0].argmin()
 second = nearest[first, 0]
 pair = rows.iloc[[first, second]]
 picture = show_photos(pair.path.tolist(), pair.label.tolist())
+print(f"distance {distances[first, 0]:.2f}, groups {pair.group.tolist()}")
 save_figure(run, picture, "solutions_nearest")
 
 # %% [markdown]
-# At distance 0 these are exact copies, which 01 has put into one group. In two folds, the
-# model would be judged on a photo that it has learnt from.
+# At distance 0 the two are copies, and 01 has put them into one group. Otherwise, the
+# model could be tested on a photo that it has learnt from.
 #
 # **3.** The number of features of another backbone.
 
@@ -254,8 +259,9 @@ pd.DataFrame({name: class_f1(count_confusion(answered, classes))
               for name, answered in (("weighted", oof), ("equal", without))}, classes)
 
 # %% [markdown]
-# Class weights are meant to help small classes. Whether they do is an empirical question,
-# and the paired difference answers it.
+# Class weights are meant to help small classes. Look at the smallest class and its
+# support first: with a dozen images, one more or less changes its F1 a lot. For all
+# classes together, the paired difference answers.
 
 # %%
 from helpers.evaluation.intervals import compare_scores
@@ -264,8 +270,9 @@ resamples = run.recipe.evaluation.bootstrap
 compare_scores(oof, without, classes, resamples, settings.seed).round(3)
 
 # %% [markdown]
-# `value` is how far weighting is ahead. Where the interval contains 0, this data does not
-# say which is better.
+# `value` is how far weighting is ahead. Where the interval excludes 0, weighting
+# clearly helps or hurts that score; where it contains 0, this data does not say which
+# is better.
 #
 # **3.** A broken split: the same photos, once with their copies in the same fold, once dealt
 # at random.
@@ -274,7 +281,7 @@ compare_scores(oof, without, classes, resamples, settings.seed).round(3)
 rng = np.random.default_rng(0)
 twice = np.vstack([features, features + rng.normal(0, 0.02, features.shape)])
 codes_twice = np.tile(codes, 2)
-together, torn = np.tile(folds, 2), rng.integers(0, settings.folds, 2 * len(folds))
+together, torn = np.tile(folds, 2), rng.integers(0, folds.max() + 1, 2 * len(folds))
 for name, dealt in (("copies together", together), ("copies torn apart", torn)):
     found, _ = cross_validate(lambda: create_model(run), twice, codes_twice, dealt)
     print(f"{name}: {(found.argmax(axis=1) == codes_twice).mean():.1%} right")
@@ -295,12 +302,12 @@ from helpers.pictures.charts import plot_projection
 
 for perplexity in (5, 100):
     x, y = project_features(features, perplexity, settings.seed).T
-    display(save_figure(run, plot_projection(rows.assign(x=x, y=y)),
-                        f"solutions_tsne_{perplexity}"))
+    figure = plot_projection(rows.assign(x=x, y=y))
+    display(save_figure(run, figure, f"solutions_tsne_{perplexity}"))
 
 # %% [markdown]
-# Islands move, split and change size. What holds in all three maps: which classes have
-# an island of their own, and which mix. Only that is worth saying.
+# Islands move, split and change size. Which classes lie side by side, and which mix,
+# stays the same in all three maps. Only that is worth saying.
 #
 # **2.** Images whose five nearest neighbours in the feature space all have another label.
 
@@ -311,7 +318,9 @@ labels = rows.label.to_numpy()
 _, near = NearestNeighbors(n_neighbors=5).fit(scaled).kneighbors()
 strange = (labels[near] != labels[:, None]).all(axis=1)
 odd = rows[strange].assign(prediction=labels[near[strange, 0]])
-save_figure(run, show_mistakes(odd), "solutions_odd")
+odd = odd.sample(frac=1, random_state=0)
+print(f"{len(odd)} of {len(rows)} images")
+save_figure(run, show_mistakes(odd, answer="neighbour"), "solutions_odd")
 
 # %% [markdown]
 # The second line names the nearest neighbour's class. Neighbours make a list of suspects;
@@ -331,7 +340,8 @@ for count in (20, 200, 2000):
     print(count, ", ".join(f"[{r.low:.3f}, {r.high:.3f}]" for r in rounds))
 
 # %% [markdown]
-# The more resamples, the less the ends move from one seed to the next.
+# The more resamples, the less the ends move from one seed to the next; with 2,000 they
+# differ in the third decimal.
 #
 # **2.** Only predictions with a confidence of at least 0.8.
 
@@ -355,29 +365,34 @@ file = resolve_path(run.recipe.data.path) / "planted_faults.csv"
 manifest = (pd.read_csv(file) if file.exists()
             else pd.DataFrame(columns=["image_id", "fault"]))
 planted = manifest.image_id[manifest.fault == "wrong label"]
-print(mistakes.head(20).image_id.isin(planted).sum(), "of the first twenty were planted")
-print(f"{mistakes.image_id.isin(planted).sum()} of {len(planted)} are among all mistakes")
+few = mistakes.head(20).image_id.isin(planted).sum()
+print(few, "of the first twenty were planted")
+found = mistakes.image_id.isin(planted).sum()
+print(f"{found} of {len(planted)} are among all mistakes")
 
 # %% [markdown]
-# Those that are missing are in the hold-out, or were learnt by the model as they are.
+# The others are in the hold-out or the test set, or the model, which never saw them,
+# happens to agree with the wrong label.
 #
 # ## 07 · Compare backbones
 #
 # **1.** Score for each megabyte of weights.
 
 # %%
-backbones = run.load_table("backbones").set_index("backbone")
-(backbones["macro F1"] / backbones.file_mb).sort_values(ascending=False)
+table = run.load_table("backbones").set_index("backbone")
+worth = table["macro F1"] / table.file_mb
+worth.sort_values(ascending=False)
 
 # %% [markdown]
-# The smallest network wins by its size alone: halving a file doubles this number, while
-# macro F1 can hardly double. Decide on the score that you need first, then take the cheapest
+# This number rewards small files above all: halving a file doubles it, while macro F1
+# can hardly double. Decide on the score that you need first, then take the cheapest
 # network that reaches it.
 #
 # **2.** Minutes for 100,000 images.
 
 # %%
-(100_000 / backbones.images_per_second / 60).round(1).sort_values()
+minutes = 100_000 / table.images_per_second / 60
+minutes.round(1).sort_values()
 
 # %% [markdown]
-# `precision: bf16` is up to twice as fast again, on a processor or GPU that supports it.
+# `precision: bf16` is up to twice as fast, on a processor or GPU that supports it.

@@ -143,9 +143,9 @@ def test_only_notebooks_that_reach_a_changed_helper_are_run_again(run_again, mon
             b"# changed" if path == ROOT / "helpers" / file else b""))
 
     change("training/heads.py")
-    assert run_again("--until", "07") == ["04", "07"]
+    assert run_again("--until", "07") == ["04", "06", "07"]
     change("evaluation/holdout.py")
-    assert run_again("--until", "07") == ["05", "06", "07"]  # 05 brings the report up to date
+    assert run_again("--until", "07") == ["05", "06"]  # 05 brings the report up to date
     change("pictures/templates/report.html.j2")
     assert run_again("--until", "07") == ["05", "06"]
     change("dev/bench.py")

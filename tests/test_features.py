@@ -54,7 +54,8 @@ def change(run, **settings):
 
 
 def recipe_with(**settings):
-    return load_recipe("demo", {"backbone": MODEL, "image_size": 32, "data": "data"} | settings)
+    return load_recipe("demo", {"backbone": MODEL, "weights": "random", "image_size": 32,
+                                "data": "data"} | settings)
 
 
 def test_an_unknown_backbone_names_near_ones():
@@ -114,7 +115,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
 def test_without_the_hub_the_message_says_what_to_do():
     with pytest.raises(DownloadError) as error:
         create_backbone(recipe_with(weights="pretrained"))
-    for words in (MODEL, "hf download", "model.safetensors", "weights: random"):
+    for words in (MODEL, "hf download", "model.safetensors", "weights: packaged"):
         assert words in str(error.value)
 
 

@@ -68,5 +68,5 @@ def test_the_overview_joins_four_figures(tmp_path):
     (tmp_path / "figures").mkdir()
     for name in OVERVIEW:
         Image.new("RGB", (300, 200), "red").save(tmp_path / f"figures/{name}")
-    draw_overview(Run(load_recipe("demo", {"data": "data"}), tmp_path), tmp_path / "all.png", 100)
-    assert Image.open(tmp_path / "all.png").size == (300, 200)
+    draw_overview(Run(load_recipe("demo", {"data": "data"}), tmp_path), tmp_path / "all.jpg", 100)
+    assert Image.open(tmp_path / "all.jpg").size == (300, 200)

@@ -13,7 +13,7 @@ from PIL import Image
 from helpers.data.images import UnreadableImageError, decode_image
 from helpers.data.inspection import inspect_images
 from helpers.data.layouts import LAYOUTS
-from helpers.data.table import load_table
+from helpers.data.table import find_followed, load_table
 from helpers.files import SuiteError
 from helpers.recipe import load_recipe
 from helpers.settings import DataSettings
@@ -248,3 +248,14 @@ def test_tiny_huge_and_moving_images(tmp_path):
     assert decode_image(tmp_path / "moving.gif").size == (9, 9)
     with pytest.raises(UnreadableImageError, match="too large"):
         decode_image(tmp_path / "huge.png")
+
+
+def test_the_photo_that_is_followed_is_the_named_one_or_the_first(folders, write_recipe, capsys):
+    recipe = load_recipe(write_recipe("tiny", folders, source="folders"))
+    table = load_table(recipe)
+    assert find_followed(recipe, table).equals(table.iloc[0])
+    named = recipe.change(follow=table.image_id[20])
+    assert find_followed(named, table).equals(table.iloc[20])
+    held = table.assign(split=table.split.mask(table.index == 20, "holdout"))
+    assert find_followed(named, held).equals(held.iloc[0])
+    assert f"{table.image_id[20]} is not among the training images" in capsys.readouterr().out

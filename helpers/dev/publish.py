@@ -36,7 +36,7 @@ def publish(recipe: str = "demo") -> None:
         raise SuiteError("the solutions could not be run; see above.")
     for name in (*NOTEBOOKS, SOLUTIONS):
         take_outputs(run.folder / "notebooks" / f"{name}.ipynb", FOLDER / f"{name}.ipynb")
-    draw_overview(run, FOLDER / "overview.png")
+    draw_overview(run, FOLDER / "overview.jpg")
 
 
 def take_outputs(executed: Path, committed: Path) -> None:
@@ -91,8 +91,7 @@ def draw_overview(run: Run, path: Path, height: int = 420) -> None:
             canvas.paste(picture, (left, line * height))
             left += picture.width
     with write_whole(path) as temporary:
-        few = canvas.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-        few.save(temporary, "PNG", optimize=True)
+        canvas.save(temporary, quality=85)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ from tqdm import tqdm
 from helpers.colab import DRIVE_FOLDER
 from helpers.data.splits import sample_rows, select_rows
 from helpers.evaluation.baselines import open_part
-from helpers.evaluation.intervals import compare_scores
-from helpers.evaluation.summary import score_sets
+from helpers.evaluation.intervals import compare_scores, score_sets
 from helpers.features.extraction import extract_run
 from helpers.files import ROOT, SuiteError, load_json, save_json
-from helpers.network.weights import DownloadError
+from helpers.network.weights import PACKAGED, DownloadError
 from helpers.run import Run
 from helpers.settings import WEIGHT_FILES, Recipe
 from helpers.steps import STEPS
@@ -73,9 +72,11 @@ def compare_backbones(run: Run) -> pd.DataFrame:
 
 
 def find_weights(recipe: Recipe, backbone: str) -> str:
-    """Return the weights to compare a backbone with: the recipe's, a file's, or pretrained."""
+    """Return what to compare a backbone with: the recipe's, packaged, a file's, or pretrained."""
     if backbone == recipe.network.backbone or recipe.network.weights == "random":
         return recipe.network.weights
+    if recipe.network.weights == "packaged" and backbone in PACKAGED:
+        return "packaged"
     files = [path for path in sorted(WEIGHTS.glob(f"{backbone}.*"))
              if path.suffix in WEIGHT_FILES]
     return str(files[0].relative_to(ROOT)) if files else "pretrained"

@@ -9,8 +9,7 @@ from PIL import Image
 
 from helpers.data.images import decode_image
 from helpers.data.splits import sample_rows, select_rows, weigh_classes
-from helpers.evaluation.intervals import compare_scores
-from helpers.evaluation.summary import score_sets
+from helpers.evaluation.intervals import compare_scores, score_sets
 from helpers.features.extraction import extract_run
 from helpers.features.store import load_codes, load_features
 from helpers.files import load_json, make_folder

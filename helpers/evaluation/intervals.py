@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from helpers.evaluation.scores import class_f1, divide, score_confusion
+from helpers.evaluation.scores import class_f1, count_confusion, divide, score_confusion
+from helpers.run import Run
 
 CONFIDENCE = 0.95
 CELLS_AT_ONCE = 10_000_000  # of resampled matrices in memory, 80 MB
@@ -36,6 +37,14 @@ def score_with_intervals(confusion: np.ndarray, resamples: int, seed: int) -> pd
     rows = {name: (float(values[name]), *_interval(np.concatenate([s[name] for s in stacks])))
             for name in values}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
+
+
+def score_sets(sets: dict[str, pd.DataFrame], classes: list[str],
+               run: Run) -> dict[str, pd.DataFrame]:
+    """Return the scores with intervals of each set of answered images."""
+    resampling = {"resamples": run.recipe.evaluation.bootstrap, "seed": run.recipe.splits.seed}
+    return {name: score_with_intervals(count_confusion(rows, classes), **resampling)
+            for name, rows in sets.items()}
 
 
 def compare_scores(one: pd.DataFrame, other: pd.DataFrame, classes: list[str], resamples: int,

@@ -6,7 +6,7 @@ Still rising at its end, it says that more labelled images would help.
 import numpy as np
 import pandas as pd
 
-from helpers.evaluation.summary import score_sets
+from helpers.evaluation.intervals import score_sets
 from helpers.files import load_json
 from helpers.run import Run
 from helpers.training.crossvalidation import create_model, cross_validate, tabulate_probabilities

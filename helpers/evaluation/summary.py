@@ -3,18 +3,10 @@
 import pandas as pd
 
 from helpers.evaluation.holdout import select_judged
-from helpers.evaluation.intervals import score_classes, score_with_intervals
+from helpers.evaluation.intervals import score_classes, score_sets
 from helpers.evaluation.scores import count_confusion, find_mistakes, tabulate_predictions
 from helpers.files import load_json
 from helpers.run import Run
-
-
-def score_sets(sets: dict[str, pd.DataFrame], classes: list[str],
-               run: Run) -> dict[str, pd.DataFrame]:
-    """Return the scores with intervals of each set of answered images."""
-    resampling = {"resamples": run.recipe.evaluation.bootstrap, "seed": run.recipe.splits.seed}
-    return {name: score_with_intervals(count_confusion(rows, classes), **resampling)
-            for name, rows in sets.items()}
 
 
 def save_scores(run: Run, scores: dict[str, pd.DataFrame]) -> None:

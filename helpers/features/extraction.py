@@ -55,7 +55,8 @@ def extract_run(run: Run, backbone: tuple | None = None) -> dict:
         changed = find_changes(run, part, description)
         if not changed:
             files.check(range(len(files)))
-            print(f"{target.name}: features of {len(rows)} images are there already")
+            if len(rows):
+                print(f"{target.name}: features of {len(rows)} images are there already")
         else:
             if record_file(target).exists():
                 print(f"{target.name} is computed anew: {changed}")

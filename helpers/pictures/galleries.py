@@ -94,9 +94,10 @@ def show_feature_maps(path: str, early, late, count: int = 7):
         strongest = maps.flatten(1).std(1).argsort(descending=True)[:count]
         for place, channel in zip(row[1:], strongest.tolist(), strict=False):
             place.imshow(maps[channel].numpy(), cmap="viridis")
-        _write_title(row[1], f"{name} block: {len(maps)} maps of "
-                             f"{maps.shape[2]} x {maps.shape[1]}")
-        row[1].title.set_in_layout(False)  # it reaches over its neighbours
+        _write_title(row[0], " ")  # room for what reaches over several maps
+        row[1].text(0, 1.06, f"{name} block: {len(maps)} maps of "
+                    f"{maps.shape[2]} x {maps.shape[1]}", fontsize=11,
+                    transform=row[1].transAxes, in_layout=False)
     return figure
 
 
@@ -111,23 +112,22 @@ def show_borderline(images: pd.DataFrame, pairs: pd.DataFrame, count: int = 8):
 
 
 def show_findings(findings: pd.DataFrame, images: pd.DataFrame, per_check: int = 8):
-    """A row of images for every check, worst first, copies beside what they are copies of.
+    """A row of images for every check, worst first, copies after what they are copies of.
 
-    An image that several checks have found stands in the row of the first one.
+    What cannot be read is left out. Of checks other than copies an image is shown once, in the
+    row of the first that found it.
     """
     paths = images.set_index("image_id").path
     shown = findings[~findings.image_id.isin(findings.image_id[findings.check == "unreadable"])]
     counts, rows = shown.check.value_counts(sort=False), {}
-    for name, found in shown.drop_duplicates("image_id").groupby("check", sort=False):
+    again = shown.duplicated("image_id") & (shown.copy_of == "")
+    for name, found in shown[~again].groupby("check", sort=False):
         worst = found.sort_values("score", kind="stable")
         if worst.copy_of.any():
-            pairs = zip(paths[worst.copy_of], worst.path, strict=True)
-            row, what = [path for pair in pairs for path in pair], "each after its original"
+            pairs = np.column_stack([paths[worst.copy_of], worst.path])
+            rows[f"{name}: {counts[name]}\n(original, copy)"] = pairs.ravel().tolist()
         else:
-            row, what = worst.path.tolist(), "worst first"
-        step = 2 if worst.copy_of.any() else 1
-        many = counts[name] > per_check // step
-        rows[f"{name}: {counts[name]}" + (f"\n({what})" if step == 2 or many else "")] = row
+            rows[f"{name}: {counts[name]}"] = worst.path.tolist()
     if not rows:
         return _write_sentence("the checks found nothing to show")
     return _show_rows(rows, per_check, "What the checks found", size=10)
@@ -170,8 +170,9 @@ def show_augmentations(table: pd.DataFrame, columns: int = 8, seed: int = 0):
 
 
 @styled
-def show_mistakes(mistakes: pd.DataFrame, count: int = 15, columns: int = 5):
-    """The first `count` mistakes as pictures: label, answer, confidence if known, and id."""
+def show_mistakes(mistakes: pd.DataFrame, count: int = 15, columns: int = 5,
+                  answer: str = "model"):
+    """The first `count` mistakes as pictures: label, who answered what, confidence, and id."""
     shown = mistakes.head(count)
     if shown.empty:
         return _write_sentence("not one mistake")
@@ -183,7 +184,7 @@ def show_mistakes(mistakes: pd.DataFrame, count: int = 15, columns: int = 5):
         # 99.6 % must not read as certainty.
         sure = "" if sure is None else ", >99%" if sure > 0.99 else f", {sure:.0%}"
         _write_title(place, f"label {shorten(mistake.label, 16)}\n"
-                            f"model {shorten(mistake.prediction, 16)}{sure}")
+                            f"{answer} {shorten(mistake.prediction, 16)}{sure}")
         place.text(0.5, -0.02, shorten(mistake.image_id), fontsize=9, ha="center", va="top",
                    color="0.3", transform=place.transAxes)
     return figure
