@@ -85,7 +85,7 @@ class Shards:
             raise SuiteError(f"another run has started to make {self.place.stem} anew meanwhile: "
                              "let only one at a time.")
         with write_whole(self._path(number)) as temporary:
-            temporary.write_bytes(stream.getbuffer())
+            temporary.write_bytes(stream.getvalue())
         copy_part(self._path(number), self.run_folder)
 
     def load(self, number: int) -> dict[str, np.ndarray]:

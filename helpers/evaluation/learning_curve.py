@@ -26,7 +26,7 @@ def measure_learning_curve(run: Run, rows: pd.DataFrame, features: np.ndarray,
     classes, folds = list(load_json(run.need("label_mapping"))), rows.fold.to_numpy()
     found = []
     for share in [*sorted(run.recipe.head.learning_curve), 1.0]:
-        learnt = draw_share(codes, share, run.recipe.splits.seed)
+        learnt = draw_share(codes, folds, share, run.recipe.splits.seed)
         probabilities, _ = cross_validate(lambda: create_model(run), features, codes, folds,
                                           learnt=learnt)
         answered = tabulate_probabilities(rows, probabilities, classes)
@@ -36,15 +36,17 @@ def measure_learning_curve(run: Run, rows: pd.DataFrame, features: np.ndarray,
     return pd.DataFrame(found)
 
 
-def draw_share(codes: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Choose a share of each class, one image at least; a larger share holds the smaller ones.
+def draw_share(codes: np.ndarray, folds: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Choose a share of each class in each fold, one image at least.
+
+    A larger share holds the smaller ones.
 
     Returns:
         (images,) bool.
     """
     rng = np.random.default_rng(seed)
     chosen = np.zeros(len(codes), bool)
-    for code in np.unique(codes):
-        members = rng.permutation(np.flatnonzero(codes == code))
+    for code, fold in np.unique([codes, folds], axis=1).T:
+        members = rng.permutation(np.flatnonzero((codes == code) & (folds == fold)))
         chosen[members[: max(1, round(share * len(members)))]] = True
     return chosen
