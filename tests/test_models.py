@@ -21,6 +21,7 @@ from helpers.evaluation.scores import (
     tabulate_predictions,
 )
 from helpers.files import SuiteError
+from helpers.training import heads, logistic
 from helpers.training.crossvalidation import (
     cross_validate,
     load_models,
@@ -130,6 +131,38 @@ def test_two_classes_work_as_many_do(digits):
     probabilities, models = train_folds(features[two], codes[two], folds[two], [1, 1], [1.0])
     assert models[0].arrays["weights"].shape == (64, 2)
     assert metrics.accuracy_score(codes[two], probabilities.argmax(axis=1)) > 0.95
+
+
+@pytest.mark.parametrize("classes", [10, 2])
+def test_the_path_finds_what_scikit_learn_finds(digits, classes, monkeypatch):
+    features, codes, folds = (part[digits[1] < classes] for part in digits)
+    weights, grid = np.linspace(0.5, 2, classes), [0.001, 0.01, 0.1]
+    inner, regression = folds == 1, heads.LogisticRegression
+    monkeypatch.setattr(heads, "LogisticRegression", lambda **kw: regression(tol=1e-8, **kw))
+    monkeypatch.setattr(logistic, "TOLERANCE", 1e-12)
+    plain = LogisticHead(weights, grid).fit(features, codes, inner)
+    monkeypatch.setattr(heads, "LARGE", 0)
+    path = LogisticHead(weights, grid).fit(features, codes, inner)
+    np.testing.assert_allclose(path.predict(features), plain.predict(features), atol=1e-3)
+    pd.testing.assert_frame_equal(path.choices, plain.choices)
+
+
+def test_the_path_is_left_when_the_score_has_fallen(digits, monkeypatch):
+    features, codes, folds = digits
+    monkeypatch.setattr(heads, "LARGE", 0)
+    monkeypatch.setattr(heads, "FALLEN", 1.01)  # at once
+    head = LogisticHead([1.0] * 10, [10, 1, 0.01, 0.001]).fit(features, codes, folds == 1)
+    assert head.choices["macro F1"].isna().tolist() == [True, True, True, False]
+    assert head.choices.chosen.tolist() == [False, False, False, True]
+
+
+def test_the_path_copes_with_a_class_that_only_the_inner_fold_has(digits, monkeypatch):
+    features, codes, folds = digits
+    monkeypatch.setattr(heads, "LARGE", 0)
+    kept = (codes != 4) | (folds == 1)
+    head = LogisticHead([1.0] * 10, [1.0]).fit(features[kept], codes[kept], folds[kept] == 1)
+    found = head.predict(features).argmax(axis=1)
+    assert metrics.accuracy_score(codes, found) > 0.9 and (found == 4).any()
 
 
 def test_scores_equal_scikit_learns():
