@@ -255,8 +255,8 @@ for name, row in ahead.iterrows():
 
 # %% [markdown]
 # If the interval excludes 0, the difference is unlikely to be due to the choice of
-# images. The last line shows what pretraining is worth on this data, for this network
-# and against one draw of random weights: everything else was equal.
+# images. The line about random weights shows what pretraining is worth on this data,
+# for this network and against one draw of random weights: everything else was equal.
 #
 # ## 5 · Would more images help?
 #

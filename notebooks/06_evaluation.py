@@ -244,9 +244,9 @@ print(f"{followed.image_id} is labelled {followed.label}; the model says "
 print(f"mistake {place[0] + 1} of {len(mistakes)}" if len(place) else "no mistake")
 
 # %% [markdown]
-# What did you say in 01? No check found anything about this photo, but a model trained
-# on the other folds puts it on its list of suspects. All mistakes are in
-# `mistakes.csv`, the most confident first.
+# What did you say in 01? No check there can see a wrong label, but a model trained on
+# the other folds disagrees with it, and so puts the photo on its list of suspects. All
+# mistakes are in `mistakes.csv`, the most confident first.
 #
 # ## 5 · Predictions for the unseen images
 #
