@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from helpers.training.logistic import LogisticPath
 
-LARGE = 20_000_000  # numbers in the features, from which a warm-started path is faster
+LARGE = 2_000  # images, from which a warm-started path is faster
 FALLEN = 0.9  # of the best score: below it twice in a row, the path is left
 MAX_ITERATIONS = 1000
 NEVER = -1e9  # a logit whose probability is 0
@@ -51,7 +51,7 @@ class LogisticHead:
             inner: (images,) bool, the rows that candidates are judged on, by macro F1.
         """
         classes, numbers = np.unique(codes, return_inverse=True)
-        search = self._search if inputs.size < LARGE else self._follow_path
+        search = self._search if len(inputs) < LARGE else self._follow_path
         scores, best, weights, biases = search(inputs, numbers, classes, inner)
         self.choices = pd.DataFrame({"C": self.c_grid, "macro F1": scores,
                                      "chosen": [best == C for C in self.c_grid]})
