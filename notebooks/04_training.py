@@ -268,7 +268,7 @@ for name, row in ahead.iterrows():
 from helpers.evaluation.learning_curve import measure_learning_curve
 from helpers.pictures.charts import plot_learning_curve
 
-curve = measure_learning_curve(run, rows, features, codes)
+curve = measure_learning_curve(run, rows, features, codes, probabilities)
 save_figure(run, plot_learning_curve(curve), "04_learning_curve")
 
 # %% [markdown]

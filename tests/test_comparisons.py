@@ -106,9 +106,9 @@ def test_baselines_answer_for_the_same_images_on_the_same_folds(trained):
 
 def test_the_learning_curve_ends_at_the_score_of_all(trained):
     rows = select_rows(trained.load_table(), "train")
-    curve = measure_learning_curve(trained, rows, np.asarray(load_features(trained, "train")),
-                                   load_codes(trained))
     oof = trained.load_table("oof_probabilities")
+    curve = measure_learning_curve(trained, rows, np.asarray(load_features(trained, "train")),
+                                   load_codes(trained), oof.filter(regex="^p_").to_numpy())
     assert curve.share.tolist() == [0.5, 1.0] and curve.images[0] < curve.images[1]
     assert curve.value.iloc[-1] == pytest.approx(
         f1_score(oof.label, oof.prediction, average="macro"))

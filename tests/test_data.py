@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
+from helpers.data import inspection
 from helpers.data.copies import find_exact_copies, find_near_copies, group_copies
 from helpers.data.demo import write_demo
 from helpers.data.findings import find_faults, set_aside
@@ -432,3 +433,11 @@ def test_what_cannot_be_decoded_says_why(tmp_path):
                          ("gone.jpg", "missing"), ("huge.png", "too large")):
         with pytest.raises(UnreadableImageError, match=reason):
             decode_image(tmp_path / name)
+
+
+def test_what_is_measured_has_its_number(folders):
+    """Shards of a killed inspection are taken up again only if they hold the same measures."""
+    facts, _ = inspection._inspect(str(next(folders.rglob("*.jpg"))))
+    measured = hashlib.sha256(",".join(sorted(facts)).encode()).hexdigest()[:8]
+    # Otherwise raise MEASURES, and state both here.
+    assert (inspection.MEASURES, measured) == (2, "b48549b5")

@@ -32,7 +32,7 @@ from helpers.run import Run, run_command
 THUMBNAIL = 64  # pixels a side, grey
 MEASURED = 128  # pixels a side at most; enough for every property, and flat in cost
 EMPTY = hashlib.sha256(b"").hexdigest()
-MEASURES = 1  # raised when an image is measured otherwise, so that no old shards are kept
+MEASURES = 2  # raised when an image is measured otherwise, so that no old shards are kept
 FLAGS = ("rotated", "transparent", "animated", "grey")
 
 

@@ -13,11 +13,12 @@ from helpers.training.crossvalidation import create_model, cross_validate, tabul
 
 
 def measure_learning_curve(run: Run, rows: pd.DataFrame, features: np.ndarray,
-                           codes: np.ndarray) -> pd.DataFrame:
+                           codes: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     """Train on the recipe's shares of the training images, and judge all images each time.
 
     Args:
         rows, features, codes: of the training images, in one order.
+        probabilities: theirs out-of-fold, learnt from all of them: the end of the curve.
 
     Returns:
         A row a share, up to 1: `images` learnt from in a fold, on average; macro F1 out-of-fold
@@ -27,9 +28,9 @@ def measure_learning_curve(run: Run, rows: pd.DataFrame, features: np.ndarray,
     found = []
     for share in [*sorted(run.recipe.head.learning_curve), 1.0]:
         learnt = draw_share(codes, folds, share, run.recipe.splits.seed)
-        probabilities, _ = cross_validate(lambda: create_model(run), features, codes, folds,
-                                          learnt=learnt)
-        answered = tabulate_probabilities(rows, probabilities, classes)
+        answers = probabilities if share == 1 else cross_validate(
+            lambda: create_model(run), features, codes, folds, learnt=learnt)[0]
+        answered = tabulate_probabilities(rows, answers, classes)
         score = score_sets({"all": answered}, classes, run)["all"].loc["macro F1"]
         images = np.mean([(learnt & (folds != fold)).sum() for fold in np.unique(folds)])
         found.append({"share": share, "images": round(float(images)), **score})
