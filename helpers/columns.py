@@ -10,7 +10,7 @@ import pandas as pd
 
 # An empty field is an empty text.
 TEXTS = ("image_id", "path", "split", "sha256", "reason", "format", "mode", "check", "decision",
-         "note", "weights", "backbone", "copy_of")
+         "note", "weights", "backbone", "copy_of", "candidate")
 # An empty field is missing.
 LABELS = ("label", "prediction", "class", "code")
 FLAGS = ("rotated", "transparent", "animated", "grey", "mirrored", "copy")
@@ -20,7 +20,7 @@ NUMBERS = ("bytes", "width", "height", "group", "fold", "score", "brightness", "
            "first", "second", "correlation", "confidence", "x", "y", "images", "precision",
            "recall", "F1", "low", "high", "parameters", "features", "file_mb",
            "images_per_second", "peak_memory_mb", "macro F1", "behind", "behind_low",
-           "behind_high")
+           "behind_high", "value", "difference", "p", "p_holm", "seconds")
 # A layout's own columns of these names are renamed: later steps add columns called so.
 RESERVED = {"image_id", "path", "label", "split", "group", "fold", "bytes", "sha256", "reason",
             "format", "mode", "prediction", "confidence", "check", "score", "decision", "note",

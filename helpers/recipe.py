@@ -14,6 +14,7 @@ from helpers.settings import OWNERS, SECTIONS, Recipe
 
 DATA = ROOT / "data"
 SETTINGS = [*OWNERS, "name", "run"]
+SHORT = {"data": "path", "head": "classifier"}  # a section's name alone stands for this setting
 
 
 def list_recipes() -> list[str]:
@@ -63,7 +64,8 @@ def nest_settings(settings: dict, where: str) -> dict:
     """Put each setting into its section.
 
     `backbone`, `network.backbone` and `backbone` below `network:` are one setting; `data: FOLDER`
-    is short for `data.path`. An unknown name stays where it is, to be refused by name.
+    is short for `data.path`, `head: ridge` for `head.classifier`. An unknown name stays where it
+    is, to be refused by name.
 
     Raises:
         SuiteError: a key is no text, two sections have a setting of this name, or one setting
@@ -76,9 +78,9 @@ def nest_settings(settings: dict, where: str) -> dict:
                              "above them, such as class_names, start with spaces.")
         if key in SECTIONS and isinstance(value, dict):
             pairs += [(key, name, inner) for name, inner in value.items()]
-        elif key == "data":
+        elif key in SHORT:
             # A folder may be called 2024.
-            pairs.append(("data", "path", str(value) if isinstance(value, int) else value))
+            pairs.append((key, SHORT[key], str(value) if isinstance(value, int) else value))
         elif key in SECTIONS:
             raise SuiteError(f"{where}: {key} is a section of settings, not {value!r}: write "
                              f"`{key}.SETTING`, or the setting alone.")
@@ -128,7 +130,7 @@ def _explain(error: ValidationError, file: str, overrides: dict) -> str:
         key = place[1] if section and len(place) > 1 else place[0]
         given = overrides.get(section, {}) if section else overrides
         where = "the overrides" if isinstance(given, dict) and key in given else file
-        key = "data" if key == "path" else key  # as it is usually written
+        key = next((n for n, inner in SHORT.items() if inner == key), key)  # as usually written
         if problem["type"] == "extra_forbidden":
             near = list(SECTIONS[section].model_fields) if section else [*SETTINGS, *SECTIONS]
             hint = _nearest(key, near) or " (`python -m helpers.recipe` lists them all)"

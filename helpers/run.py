@@ -84,7 +84,8 @@ class Run:
         from helpers.columns import read_table
 
         column = self.recipe.splits.group_column
-        return read_table(self.need(artefact), [column] if column else ["productid"])
+        return read_table(self.need(artefact), [column or "productid",
+                                                *self.recipe.head.text_columns])
 
     @contextmanager
     def write(self, artefact: str, **facts) -> Iterator[Path]:

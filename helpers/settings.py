@@ -19,6 +19,14 @@ CHECKS = ("unreadable", "blank", "conflicting labels", "extension", "exact copy"
 DATA_SETS = ("CIFAR10", "CIFAR100", "Caltech101", "Country211", "DTD", "EuroSAT", "FGVCAircraft",
              "FashionMNIST", "Flowers102", "Food101", "GTSRB", "Imagenette", "KMNIST", "MNIST",
              "OxfordIIITPet", "STL10", "SVHN")  # of torchvision
+HEADS = ("logistic", "ridge", "svm", "knn", "forest", "boosting", "mlp", "class_mean")
+REMEDIES = ("none", "class_weights", "oversampling", "undersampling", "smote",
+            "balanced_batches", "focal", "balanced_softmax", "logit_adjustment")
+LOSSES = ("balanced_batches", "focal", "balanced_softmax")  # remedies of those that learn by loss
+LEARN_BY_LOSS = ("logistic", "mlp")
+# What notebook 08 can compare: a head alone, or with a remedy.
+CANDIDATES = (*HEADS, *(f"{head}+{remedy}" for head in HEADS for remedy in REMEDIES[1:]
+                        if head in LEARN_BY_LOSS or remedy not in LOSSES))
 FETCHED = ROOT / "data" / "torchvision"
 WEIGHT_FILES = (".safetensors", ".pth", ".pt")
 
@@ -168,14 +176,44 @@ class FeatureSettings(Section):
 
 
 class HeadSettings(Section):
-    """How the classifier is trained (04)."""
+    """How the classifier is trained (04), and what it is compared with (08)."""
 
+    classifier: Literal[HEADS] = _setting(
+        "The classifier on the features: logistic regression, ridge regression, linear support "
+        "vector machine (`svm`), nearest neighbours (`knn`), random forest, gradient boosting, a "
+        "perceptron with one hidden layer (`mlp`), or the nearest class mean. `head: ridge` says "
+        "the same.", "logistic")
+    imbalance: Literal[REMEDIES] = _setting(
+        "What is done about classes of unequal size. `balanced_batches`, `focal` and "
+        "`balanced_softmax` are for `logistic` and `mlp`; `knn` and `class_mean` know no class "
+        "weights.", "class_weights")
+    inputs: Literal["photo", "text", "both"] = _setting(
+        "What the classifier is given: the photo's features, the text of `text_columns`, or "
+        "both, each with a classifier of its own.", "photo")
+    text_columns: list[str] = _setting(
+        "Columns of the table that hold text about an image.", [], validate_default=True)
     c_grid: list[Annotated[float, Field(gt=0)]] = _setting(
-        "Candidates for C, the inverse strength of the L2 penalty.",
+        "Candidates for C of the logistic regression, the inverse strength of the L2 penalty.",
         [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0], min_length=1)
     learning_curve: list[Annotated[float, Field(gt=0, lt=1)]] = _setting(
         "Shares of the training images that the learning curve is measured at, beside all of "
         "them; [] for none.", [0.1, 0.2, 0.5], result=False)
+
+    @field_validator("imbalance")
+    @classmethod
+    def _require_loss(cls, remedy: str, others) -> str:
+        classifier = others.data.get("classifier", LEARN_BY_LOSS[0])
+        if remedy in LOSSES and classifier not in LEARN_BY_LOSS:
+            raise ValueError(f"it is for {' and '.join(LEARN_BY_LOSS)}, and the head is "
+                             f"{classifier}")
+        return remedy
+
+    @field_validator("text_columns")
+    @classmethod
+    def _require_columns(cls, columns: list[str], others) -> list[str]:
+        if not columns and others.data.get("inputs", "photo") != "photo":
+            raise ValueError(f"`inputs: {others.data['inputs']}` needs the names of columns")
+        return columns
 
 
 class ProjectionSettings(Section):
@@ -199,6 +237,12 @@ class EvaluationSettings(Section):
          "convnext_tiny", "xception41"], min_length=1)
     compare_images: int = _setting("Training images that they are compared on, at most.",
                                    1000, ge=30)
+    compare_heads: list[Literal[CANDIDATES]] = _setting(
+        "Heads, alone or as `head+remedy`, that notebook 08 compares; the first is the baseline "
+        "of all others. With `text_columns` the text alone, and with the photo, are added.",
+        [*HEADS, *(f"logistic+{remedy}" for remedy in REMEDIES[1:])], min_length=2)
+    compare_heads_images: int = _setting(
+        "Training images that they are compared on, at most.", 5_000, ge=30)
 
 
 class Recipe(Section):

@@ -38,7 +38,7 @@ STEPS = (
              "train_labels": "train_labels.npy", "metadata": "metadata.json"}}),
     Step("04_training", reads=("table", "label_mapping", "class_weights", "train_features",
                                "test_features"),
-         settings=("network", "head"), makes={
+         settings=("network", "head", "splits.seed"), makes={
              "oof_probabilities": "oof_probabilities.csv",
              "test_probabilities": "test_probabilities.csv"},
          by_strategy={"frozen": {"head": "head_{backbone}.npz"}}),
@@ -54,6 +54,10 @@ STEPS = (
          settings=("network", "features", "head", "splits.seed", "evaluation.bootstrap",
                    "evaluation.compare", "evaluation.compare_images"),
          makes={"backbones": "backbones.csv"}),
+    Step("08_heads", reads=("table", "label_mapping", "class_weights", "train_features"),
+         settings=("network", "head", "splits.seed", "evaluation.bootstrap",
+                   "evaluation.compare_heads", "evaluation.compare_heads_images"),
+         makes={"heads": "heads.csv", "heads_by_class": "heads_by_class.csv"}),
 )
 NOTEBOOKS = tuple(step.name for step in STEPS)
 MAIN_LINE = NOTEBOOKS[:6]  # what `make run` runs; the others are asked for by number

@@ -21,7 +21,7 @@ from helpers.evaluation.scores import (
     tabulate_predictions,
 )
 from helpers.files import SuiteError
-from helpers.training import heads, logistic
+from helpers.training import logistic, selection
 from helpers.training.crossvalidation import (
     cross_validate,
     load_models,
@@ -30,7 +30,8 @@ from helpers.training.crossvalidation import (
     tabulate_choices,
     tabulate_probabilities,
 )
-from helpers.training.heads import LogisticHead
+from helpers.training.imbalance import Remedy
+from helpers.training.logistic import LogisticHead
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +44,12 @@ def digits():
     return features[chosen].astype(np.float32), codes[chosen], chosen % 5
 
 
+def create_logistic(weights, c_grid):
+    return LogisticHead(len(weights), Remedy("class_weights", weights), c_grid)
+
+
 def train_folds(features, codes, folds, weights, c_grid):
-    return cross_validate(lambda: LogisticHead(weights, c_grid), features, codes, folds, False)
+    return cross_validate(lambda: create_logistic(weights, c_grid), features, codes, folds, False)
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +86,9 @@ def test_the_penalty_is_judged_on_the_inner_rows_alone(digits):
     """On inner rows with scrambled labels every C is as bad, elsewhere not."""
     features, codes, folds = digits
     inner = folds == 1
-    honest = LogisticHead([1.0] * 10, [1e-4, 1.0]).fit(features, codes, inner)
+    honest = create_logistic([1.0] * 10, [1e-4, 1.0]).fit(features, codes, inner)
     spoilt = np.where(inner, (codes + 5) % 10, codes)
-    fooled = LogisticHead([1.0] * 10, [1e-4, 1.0]).fit(features, spoilt, inner)
+    fooled = create_logistic([1.0] * 10, [1e-4, 1.0]).fit(features, spoilt, inner)
     assert honest.choices["macro F1"].max() > 0.8 and fooled.choices["macro F1"].max() < 0.2
 
 
@@ -116,11 +121,11 @@ def test_a_head_answers_as_scikit_learns_pipeline(digits):
     probabilities, models = train_folds(features, codes, folds, list(weights), [0.1])
     train = folds != 0
     model = make_pipeline(StandardScaler(), LogisticRegression(
-        C=0.1, class_weight=dict(enumerate(weights)), max_iter=1000))
+        C=0.1, class_weight=dict(enumerate(weights)), max_iter=5000, tol=1e-8))
     expected = model.fit(features[train], codes[train]).predict_proba(features)
     found = models[0].predict(features)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-    np.testing.assert_allclose(probabilities[~train], expected[~train], atol=1e-4)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    np.testing.assert_allclose(probabilities[~train], expected[~train], atol=1e-3)
     each = [model.predict(features) for model in models]
     np.testing.assert_allclose(predict_ensemble(models, features), np.mean(each, axis=0))
 
@@ -133,34 +138,27 @@ def test_two_classes_work_as_many_do(digits):
     assert metrics.accuracy_score(codes[two], probabilities.argmax(axis=1)) > 0.95
 
 
-@pytest.mark.parametrize("classes", [10, 2])
-def test_the_path_finds_what_scikit_learn_finds(digits, classes, monkeypatch):
-    features, codes, folds = (part[digits[1] < classes] for part in digits)
-    weights, grid = np.linspace(0.5, 2, classes), [0.001, 0.01, 0.1]
-    inner, regression = folds == 1, heads.LogisticRegression
-    monkeypatch.setattr(heads, "LogisticRegression", lambda **kw: regression(tol=1e-8, **kw))
-    monkeypatch.setattr(logistic, "TOLERANCE", 1e-12)
-    plain = LogisticHead(weights, grid).fit(features, codes, inner)
-    monkeypatch.setattr(heads, "LARGE", 0)
-    path = LogisticHead(weights, grid).fit(features, codes, inner)
-    np.testing.assert_allclose(path.predict(features), plain.predict(features), atol=1e-3)
-    pd.testing.assert_frame_equal(path.choices, plain.choices)
-
-
 def test_the_path_is_left_when_the_score_has_fallen(digits, monkeypatch):
     features, codes, folds = digits
-    monkeypatch.setattr(heads, "LARGE", 0)
-    monkeypatch.setattr(heads, "FALLEN", 1.01)  # at once
-    head = LogisticHead([1.0] * 10, [10, 1, 0.01, 0.001]).fit(features, codes, folds == 1)
-    assert head.choices["macro F1"].isna().tolist() == [True, True, True, False]
-    assert head.choices.chosen.tolist() == [False, False, False, True]
+    monkeypatch.setattr(selection, "FALLEN", 1.01)  # at once
+    monkeypatch.setattr(selection, "LARGE", 0)
+    head = create_logistic([1.0] * 10, [10, 1, 0.01, 0.001]).fit(features, codes, folds == 1)
+    assert head.choices["C"].tolist() == [0.001] and head.choices.chosen.all()
 
 
-def test_the_path_copes_with_a_class_that_only_the_inner_fold_has(digits, monkeypatch):
+def test_many_images_take_the_short_cut_to_nearly_the_same_answer(digits, monkeypatch):
     features, codes, folds = digits
-    monkeypatch.setattr(heads, "LARGE", 0)
+    exact = create_logistic([1.0] * 10, [0.01]).fit(features, codes, folds == 1)
+    monkeypatch.setattr(logistic, "LARGE", 0)
+    head = create_logistic([1.0] * 10, [0.01]).fit(features, codes, folds == 1)
+    np.testing.assert_allclose(head.predict(features), exact.predict(features), atol=0.05)
+    assert not np.array_equal(head.predict(features), exact.predict(features))
+
+
+def test_a_class_that_only_the_inner_fold_has_is_learnt_in_the_end(digits):
+    features, codes, folds = digits
     kept = (codes != 4) | (folds == 1)
-    head = LogisticHead([1.0] * 10, [1.0]).fit(features[kept], codes[kept], folds[kept] == 1)
+    head = create_logistic([1.0] * 10, [1.0]).fit(features[kept], codes[kept], folds[kept] == 1)
     found = head.predict(features).argmax(axis=1)
     assert metrics.accuracy_score(codes, found) > 0.9 and (found == 4).any()
 

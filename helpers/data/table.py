@@ -43,6 +43,10 @@ def load_table(recipe: Recipe) -> pd.DataFrame:
     if group_column and group_column not in table:
         raise SuiteError(f"{show_path(folder)} has no column '{group_column}' to group "
                          f"by; it has: {', '.join(table.columns)}.")
+    unknown = [column for column in recipe.head.text_columns if column not in table]
+    if unknown:
+        raise SuiteError(f"{show_path(folder)} has no column '{unknown[0]}' of text; it has: "
+                         f"{', '.join(table.columns)}. Correct `text_columns`.")
     if settings.missing_images == "refuse":
         missing = [path for path in table.path if not resolve_path(path).is_file()]
         if missing:

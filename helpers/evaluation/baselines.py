@@ -9,12 +9,14 @@ from PIL import Image
 
 from helpers.data.images import decode_image
 from helpers.data.splits import sample_rows, select_rows, weigh_classes
-from helpers.evaluation.intervals import compare_scores, score_sets
+from helpers.evaluation.compare import compare_scores
+from helpers.evaluation.intervals import score_sets
 from helpers.features.extraction import extract_run
 from helpers.features.store import load_codes, load_features
 from helpers.files import load_json, make_folder
 from helpers.run import Run
-from helpers.training.crossvalidation import create_model, cross_validate, tabulate_probabilities
+from helpers.training.crossvalidation import cross_validate, tabulate_probabilities
+from helpers.training.heads import create_head
 
 SIDE = 16  # pixels; 16 x 16 x 3 = 768 numbers, about as many as a backbone gives
 
@@ -41,7 +43,8 @@ def answer_baselines(run: Run) -> dict[str, pd.DataFrame]:
     rows = select_rows(run.load_table(), "train")
     chosen = sample_rows(rows, run.recipe.evaluation.compare_images, run.recipe.splits.seed)
     rows, codes = rows.iloc[chosen].reset_index(drop=True), load_codes(run)[chosen]
-    classes = list(load_json(run.need("label_mapping")))
+    mapping = load_json(run.need("class_weights"))
+    classes, weights = list(mapping), list(mapping.values())
     own, inputs, answers = run.recipe.network.weights, {"raw pixels": shrink_images(rows)}, {}
     if own != "random":
         random = open_part(run, "baselines/random_weights", rows, weights="random")
@@ -50,8 +53,9 @@ def answer_baselines(run: Run) -> dict[str, pd.DataFrame]:
     inputs[f"{own.rsplit('/', 1)[-1]} weights"] = np.asarray(load_features(run, "train"))[chosen]
     for name, values in inputs.items():
         print(f"{name}: {values.shape[1]} numbers an image")
-        probabilities, _ = cross_validate(lambda: create_model(run), values, codes,
-                                          rows.fold.to_numpy())
+        probabilities, _ = cross_validate(
+            lambda: create_head(run.recipe.head, weights, run.recipe.splits.seed), values, codes,
+            rows.fold.to_numpy())
         answers[name] = tabulate_probabilities(rows, probabilities, classes)
     largest = rows.label.value_counts().idxmax()
     return {f"always '{largest}'": answer_always(rows, largest)} | answers
@@ -83,5 +87,6 @@ def tabulate_baselines(run: Run, answers: dict[str, pd.DataFrame]) -> pd.DataFra
                                run.recipe.evaluation.bootstrap, seed).loc["macro F1"]
         rows[name] = {**{f"accuracy {key}": table.loc["accuracy", key] for key in table},
                       **{f"macro F1 {key}": table.loc["macro F1", key] for key in table},
-                      **{f"ahead {key}": value for key, value in ahead.items()}}
+                      "ahead value": ahead.difference, "ahead low": ahead.low,
+                      "ahead high": ahead.high}
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -9,15 +9,19 @@ import pandas as pd
 from helpers.evaluation.intervals import score_sets
 from helpers.files import load_json
 from helpers.run import Run
-from helpers.training.crossvalidation import create_model, cross_validate, tabulate_probabilities
+from helpers.training.crossvalidation import (
+    create_run_model,
+    cross_validate,
+    tabulate_probabilities,
+)
 
 
-def measure_learning_curve(run: Run, rows: pd.DataFrame, features: np.ndarray,
-                           codes: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+def measure_learning_curve(run: Run, rows: pd.DataFrame, inputs, codes: np.ndarray,
+                           probabilities: np.ndarray) -> pd.DataFrame:
     """Train on the recipe's shares of the training images, and judge all images each time.
 
     Args:
-        rows, features, codes: of the training images, in one order.
+        rows, inputs, codes: of the training images, in one order.
         probabilities: theirs out-of-fold, learnt from all of them: the end of the curve.
 
     Returns:
@@ -29,7 +33,7 @@ def measure_learning_curve(run: Run, rows: pd.DataFrame, features: np.ndarray,
     for share in [*sorted(run.recipe.head.learning_curve), 1.0]:
         learnt = draw_share(codes, folds, share, run.recipe.splits.seed)
         answers = probabilities if share == 1 else cross_validate(
-            lambda: create_model(run), features, codes, folds, learnt=learnt)[0]
+            lambda: create_run_model(run), inputs, codes, folds, learnt=learnt)[0]
         answered = tabulate_probabilities(rows, answers, classes)
         score = score_sets({"all": answered}, classes, run)["all"].loc["macro F1"]
         images = np.mean([(learnt & (folds != fold)).sum() for fold in np.unique(folds)])

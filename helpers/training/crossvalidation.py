@@ -19,7 +19,8 @@ from helpers.data.splits import select_rows
 from helpers.features.store import describe_network, load_codes, load_features, warn_of_versions
 from helpers.files import SuiteError, load_json, show_path, write_whole
 from helpers.run import Run
-from helpers.training.heads import HEADS, LogisticHead
+from helpers.training.heads import create_model, name_kind, restore_model
+from helpers.training.text import PhotoAndText, load_text
 from helpers.versions import describe_changes, describe_versions
 
 
@@ -77,13 +78,21 @@ def tabulate_choices(models: list[Model]) -> pd.DataFrame:
                      ignore_index=True)
 
 
+def describe_choices(choices: pd.DataFrame) -> list[str]:
+    """Say what each fold chose, from `tabulate_choices`: "C 0.1"."""
+    settings = choices[choices.chosen].drop(
+        columns=["macro F1", "log loss", "chosen", "fold"], errors="ignore")
+    return [", ".join(f"{name} {value:g}" for name, value in row.dropna().items())
+            for _, row in settings.iterrows()]
+
+
 def save_models(models: list[Model], kind: str, classes: list[str], description: dict,
                 path: Path) -> None:
     """Write the folds' models as `.npz`, arrays only, with what their inputs have to mean.
 
     Args:
-        kind: the head's name in `HEADS`.
-        description: of the inputs, as from `describe_network`.
+        kind: of the models, as from `name_kind`.
+        description: of the inputs, as from `describe_inputs`.
     """
     arrays = {f"{fold}/{name}": array for fold, model in enumerate(models)
               for name, array in model.arrays.items()}
@@ -104,7 +113,12 @@ def load_models(path: Path, description: dict) -> tuple[list[Model], list[str]]:
         with np.load(path, allow_pickle=False) as stored:
             found = dict(stored)
         note = json.loads(str(found.pop("note")))
-        head = HEADS[note["kind"]]
+        classes, kind = note["classes"], note["kind"]
+        folds = {}
+        for name, array in found.items():
+            fold, _, key = name.partition("/")
+            folds.setdefault(int(fold), {})[key] = array
+        models = [restore_model(kind, arrays) for _, arrays in sorted(folds.items())]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise SuiteError(f"{show_path(path)} holds no models of this suite ({error}). Run "
                          "04_training again.") from error
@@ -114,11 +128,7 @@ def load_models(path: Path, description: dict) -> tuple[list[Model], list[str]]:
                          f"{changed}. Use them with what they were fitted on, or run "
                          "04_training again.")
     warn_of_versions(note["versions"], show_path(path))
-    folds = {}
-    for name, array in found.items():
-        fold, key = name.split("/")
-        folds.setdefault(int(fold), {})[key] = array
-    return [head(arrays=arrays) for _, arrays in sorted(folds.items())], note["classes"]
+    return models, classes
 
 
 def tabulate_probabilities(rows: pd.DataFrame, probabilities: np.ndarray,
@@ -130,21 +140,41 @@ def tabulate_probabilities(rows: pd.DataFrame, probabilities: np.ndarray,
     return pd.concat([table, columns], axis=1)
 
 
-def create_model(run: Run) -> Model:
+def create_run_model(run: Run) -> Model:
     """Make the model that a run's recipe asks for, not fitted yet."""
-    weights = list(load_json(run.need("class_weights")).values())
-    return LogisticHead(weights, run.recipe.head.c_grid)
+    weights = load_json(run.need("class_weights")).values()
+    return create_model(run.recipe.head, list(weights), run.recipe.splits.seed)
+
+
+def load_inputs(run: Run, part: str, wanted: str):
+    """Return what a model is given of the `train` or `test` images, indexed by rows.
+
+    Args:
+        wanted: `photo`, `text` or `both`, as the recipe's `inputs`.
+    """
+    if wanted == "text":
+        return load_text(run, part)
+    features = np.asarray(load_features(run, part))
+    return features if wanted == "photo" else PhotoAndText(features, load_text(run, part))
+
+
+def describe_inputs(run: Run) -> dict:
+    """Return what `load_inputs` means, as plain values, to be kept with a model."""
+    network, text = describe_network(run.recipe, run.measured), run.recipe.head.text_columns
+    return {"photo": network, "text": {"columns": text},
+            "both": network | {"columns": text}}[run.recipe.head.inputs]
 
 
 def train_run(run: Run, progress: bool = True) -> None:
     """Write all that 04 leaves: the folds' models and both tables of probabilities."""
     table, classes = run.load_table(), list(load_json(run.need("label_mapping")))
     rows, unseen = select_rows(table, "train"), select_rows(table, "test")
+    given = run.recipe.head.inputs
     probabilities, models = cross_validate(
-        lambda: create_model(run), np.asarray(load_features(run, "train")), load_codes(run),
+        lambda: create_run_model(run), load_inputs(run, "train", given), load_codes(run),
         rows.fold.to_numpy(), progress)
-    answers = predict_ensemble(models, load_features(run, "test"))
+    answers = predict_ensemble(models, load_inputs(run, "test", given))
     with run.write("head") as path:
-        save_models(models, "logistic", classes, describe_network(run.recipe, run.measured), path)
+        save_models(models, name_kind(run.recipe.head), classes, describe_inputs(run), path)
     run.save("oof_probabilities", tabulate_probabilities(rows, probabilities, classes))
     run.save("test_probabilities", tabulate_probabilities(unseen, answers, classes))

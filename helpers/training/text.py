@@ -1,0 +1,199 @@
+"""Text beside the photo: TF-IDF of words and characters, a linear model, and both together."""
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array, hstack
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+from sklearn.linear_model import SGDClassifier
+from sklearn.metrics import log_loss
+
+from helpers.data.splits import select_rows
+from helpers.files import SuiteError, show_path
+from helpers.run import Run
+from helpers.training.imbalance import Remedy
+from helpers.training.selection import Head, pack_linear, spread
+
+COLUMNS = 2**17  # of words, and as many of characters; hashing needs no vocabulary, so nothing
+# of other texts is in what is counted, and a model is saved as plain arrays.
+BLOCKS = slice(0, COLUMNS), slice(COLUMNS, None)
+PENALTIES = [1e-4, 1e-5, 1e-6]
+SHARES = np.linspace(0, 1, 21)
+TAGS = re.compile(r"<[^<>]*>")
+REMEDIES = ("class_weights", "logit_adjustment")  # which the text takes too
+
+
+def join_texts(rows: pd.DataFrame, columns: Sequence[str], where: str) -> pd.Series:
+    """Return one text an image, without HTML; empty where all columns are.
+
+    Raises:
+        SuiteError: a column is not there, is empty throughout, or holds numbers.
+    """
+    missing = [column for column in columns if column not in rows]
+    if missing:
+        raise SuiteError(f"{where} has no column '{missing[0]}' of text; it has: "
+                         f"{', '.join(rows.columns)}. Correct `text_columns`.")
+    texts = rows[list(columns)].fillna("").astype(str).apply(lambda column: column.str.strip())
+    for column in columns:
+        said = texts[column][texts[column] != ""]
+        if said.empty:
+            raise SuiteError(f"{where}: the column '{column}' is empty. Take it out of "
+                             "`text_columns`.")
+        if pd.to_numeric(said, errors="coerce").notna().all():
+            raise SuiteError(f"{where}: the column '{column}' holds numbers, not text, e.g. "
+                             f"{said.iloc[0]}. Take it out of `text_columns`.")
+    joined = texts.agg(" ".join, axis=1)
+    return joined.map(lambda text: TAGS.sub(" ", html.unescape(text)).strip())
+
+
+def count_terms(texts: Sequence[str]) -> csr_array:
+    """Count words and pairs of words, then 3 to 5 characters within words, accents folded.
+
+    Returns:
+        (texts, 2 x COLUMNS) float32; a row without text is empty.
+    """
+    options = {"strip_accents": "unicode", "alternate_sign": False, "norm": None,
+               "n_features": COLUMNS, "dtype": np.float32}
+    words = HashingVectorizer(ngram_range=(1, 2), **options)
+    characters = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), **options)
+    return csr_array(hstack([words.transform(texts), characters.transform(texts)], format="csr"))
+
+
+def load_text(run: Run, part: str) -> csr_array:
+    """Count the terms of the `train` or `test` images' texts, in the table's order."""
+    table = run.load_table()
+    texts = join_texts(table, run.recipe.head.text_columns, show_path(run.path("table")))
+    chosen = texts.loc[table.index[table.image_id.isin(select_rows(table, part).image_id)]]
+    return count_terms(chosen)
+
+
+@dataclass(frozen=True)
+class PhotoAndText:
+    """What there is of some images: features, and counted terms; indexed by rows."""
+
+    features: np.ndarray
+    terms: csr_array
+
+    def __getitem__(self, rows) -> "PhotoAndText":
+        return PhotoAndText(self.features[rows], self.terms[rows])
+
+
+class TextHead(Head):
+    """TF-IDF and logistic regression by stochastic gradient descent, one class against the rest.
+
+    Candidates are penalties. Of the remedies it takes class weights and logit adjustment.
+    """
+
+    margins = True
+
+    def __init__(self, count: int = 0, remedy: Remedy | None = None, c_grid: Sequence[float] = (),
+                 arrays: dict[str, np.ndarray] | None = None):
+        if remedy and remedy.name not in REMEDIES:
+            remedy = Remedy("none", remedy.class_weights, remedy.seed)
+        super().__init__(count, remedy, c_grid, arrays)
+
+    def try_candidates(self, inputs: csr_array, codes: np.ndarray,
+                       judged: csr_array) -> Iterator[tuple[dict, np.ndarray]]:
+        """Yield each penalty and its logits of `judged`."""
+        rarity = measure_rarity(inputs)
+        learnt, asked = scale_terms(inputs, rarity), scale_terms(judged, rarity)
+        for alpha in PENALTIES:
+            model = self._create(codes, alpha).fit(learnt, codes)
+            yield {"alpha": alpha}, spread(_decide(model, asked), model.classes_, self.count)
+
+    def learn(self, settings: dict, inputs: csr_array, codes: np.ndarray) -> dict:
+        """Return how rare each term is, and the weights and biases for one penalty."""
+        rarity = measure_rarity(inputs)
+        model = self._create(codes, settings["alpha"]).fit(scale_terms(inputs, rarity), codes)
+        weights, biases = model.coef_.T, model.intercept_
+        if len(biases) == 1:
+            weights, biases = np.hstack([-weights, weights]) / 2, np.append(-biases, biases) / 2
+        return {"rarity": rarity} | pack_linear(weights, biases, model.classes_, self.count)
+
+    def answer(self, inputs: csr_array) -> np.ndarray:
+        """Return the logits, (rows, classes)."""
+        return scale_terms(inputs, self.arrays["rarity"]) @ self.arrays["weights"] + (
+            self.arrays["biases"])
+
+    def _create(self, codes: np.ndarray, alpha: float) -> SGDClassifier:
+        classes = np.unique(codes)
+        weights = dict(zip(classes.tolist(), self.remedy.weigh(classes).tolist(), strict=True))
+        return SGDClassifier(loss="log_loss", alpha=alpha, average=True, class_weight=weights,
+                             random_state=self.remedy.seed, n_jobs=-1)
+
+
+def _decide(model: SGDClassifier, terms: csr_array) -> np.ndarray:
+    values = model.decision_function(terms)
+    return np.column_stack([-values, values]) / 2 if values.ndim == 1 else values
+
+
+def measure_rarity(terms: csr_array) -> np.ndarray:
+    """Return each term's inverse document frequency, (terms,) float32."""
+    return TfidfTransformer().fit(terms).idf_.astype(np.float32)
+
+
+def scale_terms(terms: csr_array, rarity: np.ndarray) -> csr_array:
+    """Return TF-IDF, words and characters each of length 1: (texts, terms) float32."""
+    parts = []
+    for block in BLOCKS:
+        scaler = TfidfTransformer(sublinear_tf=True)
+        scaler.idf_ = rarity[block]
+        parts.append(scaler.transform(terms[:, block]))
+    return csr_array(hstack(parts, format="csr", dtype=np.float32))
+
+
+class FusionHead:
+    """Late fusion: the probabilities of a photo's head and of its text, blended.
+
+    The photo's share is the one of the smallest log loss on the inner fold, which neither has
+    learnt from. An image without text is answered by its photo alone.
+
+    Args:
+        photo, text: heads that are not fitted, or only their arrays are still to come.
+        arrays: of a fitted fusion.
+    """
+
+    def __init__(self, photo: Head, text: TextHead, arrays: dict[str, np.ndarray] | None = None):
+        self.photo, self.text, self.share = photo, text, 0.5
+        self.choices, self.judged = pd.DataFrame(), np.empty((0, 0))
+        if arrays:
+            self.share = float(arrays["share"])
+            for name, array in arrays.items():
+                part, _, key = name.partition("/")
+                if key:
+                    getattr(self, part).arrays[key] = array
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that `predict` needs."""
+        parts = {f"{part}/{key}": array for part in ("photo", "text")
+                 for key, array in getattr(self, part).arrays.items()}
+        return parts | {"share": np.array(self.share)}
+
+    def fit(self, inputs: PhotoAndText, codes: np.ndarray, inner: np.ndarray) -> "FusionHead":
+        """Fit both heads on the same rows, then choose the photo's share."""
+        self.photo.fit(inputs.features, codes, inner)
+        self.text.fit(inputs.terms, codes, inner)
+        answers = [self._blend(self.photo.judged, self.text.judged, inputs.terms[inner], share)
+                   for share in SHARES]
+        losses = [log_loss(codes[inner], answer, labels=range(answer.shape[1]))
+                  for answer in answers]
+        self.share, self.judged = float(SHARES[np.argmin(losses)]), answers[np.argmin(losses)]
+        self.choices = pd.DataFrame({"photo's share": SHARES, "log loss": losses,
+                                     "chosen": self.share == SHARES})
+        return self
+
+    def predict(self, inputs: PhotoAndText) -> np.ndarray:
+        """Return probabilities, (rows, classes) float32."""
+        return self._blend(self.photo.predict(inputs.features), self.text.predict(inputs.terms),
+                           inputs.terms, self.share)
+
+    @staticmethod
+    def _blend(photo: np.ndarray, text: np.ndarray, terms: csr_array, share: float) -> np.ndarray:
+        mute = np.diff(terms.indptr) == 0
+        return np.where(mute[:, None], photo, share * photo + (1 - share) * text).astype(
+            np.float32)
