@@ -11,13 +11,13 @@ from sklearn.metrics import f1_score
 from helpers.data.preparation import prepare_run
 from helpers.data.splits import select_rows
 from helpers.evaluation.baselines import answer_baselines, tabulate_baselines
-from helpers.evaluation.intervals import compare_scores
+from helpers.evaluation.compare import compare_scores
 from helpers.evaluation.learning_curve import draw_share, measure_learning_curve
 from helpers.features.extraction import extract_run
 from helpers.features.store import load_codes, load_features
 from helpers.run import open_run
 from helpers.training.crossvalidation import cross_validate, train_run
-from helpers.training.heads import LogisticHead
+from helpers.training.logistic import LogisticHead
 
 CLASSES = ["a", "b", "c"]
 
@@ -55,13 +55,14 @@ def test_a_paired_difference_is_that_of_resampled_images():
 
     rng = np.random.default_rng(1)
     draws = [difference(rng.integers(0, len(one), len(one))) for _ in range(400)]
-    assert found.value == pytest.approx(difference(np.arange(len(one))))
+    assert found.difference == pytest.approx(difference(np.arange(len(one))))
     assert [found.low, found.high] == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.02)
 
 
 def test_what_both_find_hard_cancels_out():
     one, other = tables()
-    assert (compare_scores(one, one, CLASSES, 200, seed=0) == 0).all(axis=None)
+    same = compare_scores(one, one, CLASSES, 200, seed=0)
+    assert (same[["difference", "low", "high"]] == 0).all(axis=None) and (same.p == 1).all()
     mixed = other.assign(prediction=other.prediction.sample(frac=1, random_state=0).to_numpy())
     paired, apart = (compare_scores(one, t, CLASSES, 500, seed=0).loc["accuracy"]
                      for t in (other, mixed))
@@ -82,7 +83,7 @@ def test_what_is_not_to_be_learnt_from_changes_nothing():
     codes, folds = np.tile([0, 1], 30), np.arange(60) // 2 % 3
     features = rng.normal(size=(60, 4)) + codes[:, None]
     learnt = rng.random(60) < 0.6
-    found = [cross_validate(lambda: LogisticHead([1, 1], [1.0]), features, given, folds,
+    found = [cross_validate(lambda: LogisticHead(2, None, [1.0]), features, given, folds,
                             progress=False, learnt=learnt)[0]
              for given in (codes, np.where(learnt, codes, 1 - codes))]
     assert np.array_equal(*found)

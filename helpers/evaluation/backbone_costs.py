@@ -15,7 +15,8 @@ from tqdm import tqdm
 from helpers.colab import DRIVE_FOLDER
 from helpers.data.splits import sample_rows, select_rows
 from helpers.evaluation.baselines import open_part
-from helpers.evaluation.intervals import compare_scores, score_sets
+from helpers.evaluation.compare import compare_scores
+from helpers.evaluation.intervals import score_sets
 from helpers.features.extraction import extract_run
 from helpers.files import ROOT, SuiteError, load_json, save_json
 from helpers.network.weights import PACKAGED, DownloadError
@@ -67,7 +68,8 @@ def compare_backbones(run: Run) -> pd.DataFrame:
     for name, oof in answers.items():
         behind = compare_scores(answers[best], oof, classes, run.recipe.evaluation.bootstrap,
                                 run.recipe.splits.seed).loc["macro F1"]
-        table.loc[name, ["behind", "behind_low", "behind_high"]] = behind.to_numpy()
+        table.loc[name, ["behind", "behind_low", "behind_high"]] = [
+            behind.difference, behind.low, behind.high]
     return table
 
 

@@ -32,6 +32,17 @@ def class_f1(confusion: np.ndarray) -> np.ndarray:
     return divide(2 * hits, confusion.sum(axis=-1) + confusion.sum(axis=-2))
 
 
+def measure_losses(table: pd.DataFrame, classes: list[str]) -> np.ndarray:
+    """Return each image's logarithmic loss, (images,): how unlikely its class was said to be.
+
+    A probability of 0 counts as the smallest of its kind of number, as in scikit-learn.
+    """
+    probabilities = table[[f"p_{name}" for name in classes]].to_numpy(np.float32)
+    codes = table.label.map({name: code for code, name in enumerate(classes)})
+    own = probabilities[np.arange(len(table)), codes] / probabilities.sum(axis=1)
+    return -np.log(np.clip(own.astype(np.float64), np.finfo(np.float32).eps, 1))
+
+
 def divide(top, bottom):
     """Return top / bottom, 0 where the bottom is 0."""
     return np.divide(top, bottom, out=np.zeros(np.shape(top), float), where=bottom > 0)

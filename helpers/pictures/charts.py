@@ -82,11 +82,11 @@ def plot_class_shares(table: pd.DataFrame):
     figure, axes = create_figure(max(3.0, 0.36 * len(shares) + 1.6))
     left = np.zeros(len(shares))
     for position, values in enumerate(shares.to_numpy().T):
-        axes.barh(shares.index, values, left=left, color=_colour(position), edgecolor="white")
+        axes.barh(shares.index, values, left=left, color=pick_colour(position), edgecolor="white")
         left += values
     axes.invert_yaxis()
     if len(shares.columns) <= 40:
-        _write_legend(axes, axes.containers, map(shorten, shares), fontsize=10,
+        write_legend(axes, axes.containers, map(shorten, shares), fontsize=10,
                       ncols=1 + len(shares.columns) // 16)
     axes.set(xlabel="share of images", xlim=(0, 1), title="The same classes in every fold")
     return figure
@@ -114,18 +114,33 @@ def plot_feature_statistics(train: np.ndarray, test: np.ndarray):
 
 
 @styled
-def plot_c_search(scores: pd.DataFrame):
-    """Macro F1 against C, a line a fold, the chosen C marked."""
-    figure, axes = create_figure(3.6)
-    for fold, rows in scores.groupby("fold"):
-        line, = axes.plot(rows["C"], rows["macro F1"], label=f"fold {fold}", alpha=0.8)
+def plot_choices(choices: pd.DataFrame):
+    """The inner fold's score of every candidate, a line a fold, the chosen one marked.
+
+    Args:
+        choices: from `tabulate_choices`.
+    """
+    score = "macro F1" if "macro F1" in choices else "log loss"
+    settings = choices.drop(columns=[score, "chosen", "fold", "adjustment"], errors="ignore")
+    if list(settings) == ["C"]:
+        places, label = choices["C"], "C (right: weaker penalty)"
+    else:
+        texts = settings.apply(
+            lambda row: ", ".join(f"{name} {value:g}" for name, value in row.items()), axis=1)
+        (places, names), label = pd.factorize(texts), ""
+    figure, axes = create_figure(3.6 if label else 5.0)
+    for fold, rows in choices.assign(place=places).groupby("fold"):
+        line, = axes.plot(rows.place, rows[score], label=f"fold {fold}", alpha=0.8)
         best = rows[rows.chosen]
-        axes.plot(best["C"], best["macro F1"], "o", markersize=9, color=line.get_color())
-    axes.set(xscale="log", xlabel="C (right: weaker penalty)", ylabel="macro F1, inner fold",
-             title="The penalty chosen inside each fold")
+        axes.plot(best.place, best[score], "o", markersize=9, color=line.get_color())
+    if label:
+        axes.set(xscale="log", xlabel=label)
+    else:
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=9)
+    axes.set(ylabel=f"{score}, inner fold", title="What each fold chose inside itself")
     axes.grid(axis="y")
-    if scores.fold.nunique() <= 10:
-        _write_legend(axes)
+    if choices.fold.nunique() <= 10:
+        write_legend(axes)
     return figure
 
 
@@ -141,7 +156,7 @@ def plot_projection(points: pd.DataFrame, followed: str | None = None):
     for position, name in enumerate(names):
         rows = points[points.label == name]
         axes.scatter(rows.x, rows.y, s=max(6, min(26, 30_000 / len(points))), alpha=0.7,
-                     color=_colour(position), marker=_marker(position), linewidth=0)
+                     color=pick_colour(position), marker=_marker(position), linewidth=0)
         if len(names) > 10:  # too many for a legend alone
             axes.text(rows.x.median(), rows.y.median(), shorten(name), ha="center", va="center",
                       fontsize=11 if len(names) <= 40 else 7, weight="bold",
@@ -150,7 +165,7 @@ def plot_projection(points: pd.DataFrame, followed: str | None = None):
     star = points[points.image_id == followed] if followed else points[:0]
     axes.scatter(star.x, star.y, s=260, marker="*", color="black", edgecolor="white", zorder=4)
     if len(names) <= 40:
-        _write_legend(axes, classes, map(shorten, names), markerscale=1.5,
+        write_legend(axes, classes, map(shorten, names), markerscale=1.5,
                       ncols=1 + len(names) // 21)
     axes.set(xticks=[], yticks=[], title="t-SNE of the features, coloured by class")
     axes.spines[:].set_visible(False)
@@ -191,7 +206,7 @@ def plot_scores(scores: dict[str, pd.DataFrame]):
         axes.set_yticks(range(len(table)), table.index)
     axes.grid(axis="x")
     axes.set(xlabel="score with its 95 % interval", title="Scores", ylim=(len(table) - 0.5, -0.5))
-    _write_legend(axes)
+    write_legend(axes)
     return figure
 
 
@@ -210,72 +225,20 @@ def plot_class_scores(classes: pd.DataFrame):
 
 
 def shorten(name: str, length: int = 24) -> str:
+    """Return a name that fits beside an axis."""
     return name if len(name) <= length else f"{name[: length - 9]}…{name[-8:]}"
 
 
-def _write_legend(axes, *handles_and_names, **options) -> None:
+def write_legend(axes, *handles_and_names, **options) -> None:
     """Write the legend to the right of the axes, where it hides nothing."""
     axes.legend(*handles_and_names, loc="center left", bbox_to_anchor=(1, 0.5), **options)
 
 
-def _colour(position: int) -> str:
-    return to_hex(f"C{position}")  # begins anew after the style's last colour
+def pick_colour(position: int) -> str:
+    """Return one of the style's colours; they begin anew after the last one."""
+    return to_hex(f"C{position}")
 
 
 def _marker(position: int) -> str:
     cycle = len(mpl.rcParams["axes.prop_cycle"])
     return MARKERS[position // cycle % len(MARKERS)]
-
-
-@styled
-def plot_backbones(table: pd.DataFrame):
-    """Score with its interval, and speed, a line a backbone, best on top; hollow: random weights.
-
-    Args:
-        table: from `compare_backbones`; rows without a score are left out.
-    """
-    rows = table.dropna(subset="macro F1")[::-1]
-    figure, (left, right) = create_figure(0.36 * len(rows) + 1.5, 1, 2, sharey=True)
-    places, trained = np.arange(len(rows)), (rows.weights != "random").to_numpy()
-    left.hlines(places, rows.low, rows.high, color=_colour(0), linewidth=2)
-    left.scatter(rows["macro F1"], places, s=55, zorder=3, edgecolor=_colour(0), linewidth=2,
-                 color=np.where(trained, _colour(0), "white"))
-    left.set_yticks(places, map(shorten, rows.index))
-    left.set(xlabel="macro F1, out-of-fold, 95 % interval", title="Score")
-    left.grid(axis="x")
-    bars = right.barh(places, rows.images_per_second, height=0.55, color=_colour(3))
-    right.bar_label(bars, [f"{rate:,.0f}" for rate in rows.images_per_second], padding=4)
-    right.set(xlabel="images a second, decoding included", title="Speed")
-    right.margins(x=0.15)
-    return figure
-
-
-@styled
-def plot_learning_curve(curve: pd.DataFrame):
-    """Out-of-fold macro F1 with its interval against the images that were learnt from."""
-    figure, axes = create_figure(3.2)
-    errors = np.clip([curve.value - curve.low, curve.high - curve.value], 0, None)
-    axes.errorbar(curve.images, curve.value, errors, fmt="o-", capsize=4)
-    axes.set_xticks(curve.images)
-    axes.set(xlabel="images learnt from in each fold", ylabel="macro F1, out-of-fold",
-             title="Would more labelled images help?", xlim=(0, None))
-    axes.grid(axis="y")
-    return figure
-
-
-@styled
-def plot_baselines(table: pd.DataFrame):
-    """Macro F1 of each baseline with its interval, in the table's order.
-
-    Args:
-        table: from `tabulate_baselines`.
-    """
-    figure, axes = create_figure(0.45 * len(table) + 1.2)
-    value, low, high = (table[f"macro F1 {key}"] for key in ("value", "low", "high"))
-    errors = np.clip([value - low, high - value], 0, None)
-    axes.errorbar(value, range(len(table)), xerr=errors, fmt="o", capsize=4)
-    axes.set_yticks(range(len(table)), table.index)
-    axes.grid(axis="x")
-    axes.set(xlabel="macro F1, out-of-fold, 95 % interval", title="The same head and folds",
-             xlim=(0, 1), ylim=(len(table) - 0.5, -0.5))
-    return figure

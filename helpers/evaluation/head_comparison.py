@@ -1,0 +1,140 @@
+"""Heads compared: which classifier and which remedy, on the same folds, beside one baseline (08).
+
+What is finished is kept in the run's `heads/`, so that an interrupted comparison continues.
+"""
+
+import json
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from helpers.data.splits import sample_rows, select_rows
+from helpers.evaluation.compare import correct_for_many, resample_scores, subtract_scores
+from helpers.evaluation.intervals import find_interval
+from helpers.features.store import load_codes
+from helpers.files import hash_files, load_json, write_whole
+from helpers.run import Run
+from helpers.settings import REMEDIES, HeadSettings
+from helpers.training.crossvalidation import cross_validate, load_inputs, tabulate_probabilities
+from helpers.training.heads import create_model
+from helpers.training.imbalance import describe_small_classes
+
+TITLES = {
+    "logistic": "logistic regression", "ridge": "ridge regression", "svm": "linear SVM",
+    "knn": "nearest neighbours", "forest": "random forest", "boosting": "gradient boosting",
+    "mlp": "perceptron (MLP)", "class_mean": "nearest class mean", "none": "no remedy",
+    "class_weights": "class weights", "oversampling": "random oversampling",
+    "undersampling": "random undersampling", "smote": "SMOTE",
+    "balanced_batches": "balanced batches", "focal": "focal loss",
+    "balanced_softmax": "balanced softmax", "logit_adjustment": "logit adjustment",
+    "text": "text alone", "both": "photo and text"}
+
+
+def list_candidates(run: Run) -> dict[str, HeadSettings]:
+    """Return the settings of each head that is to be compared, the baseline first, by title."""
+    own, found = run.recipe.head.model_dump(), {}
+    names = run.recipe.evaluation.compare_heads
+    for name in names:
+        head, _, remedy = name.partition("+")
+        remedy = remedy or REMEDIES[0]
+        title = TITLES[head] if remedy == REMEDIES[0] else TITLES[remedy]
+        if remedy != REMEDIES[0] and head != names[0].partition("+")[0]:
+            title = f"{TITLES[head]}, {title}"
+        found[title] = HeadSettings(**own | {"classifier": head, "imbalance": remedy,
+                                             "inputs": "photo"})
+    if run.recipe.head.text_columns:
+        baseline = next(iter(found.values())).model_dump()
+        found |= {TITLES[part]: HeadSettings(**baseline | {"inputs": part})
+                  for part in ("text", "both")}
+    return found
+
+
+def answer_heads(run: Run) -> dict[str, pd.DataFrame]:
+    """Return the out-of-fold answers of every candidate for the same images.
+
+    At most `compare_heads_images` training images take part.
+
+    Returns:
+        Title -> rows of `tabulate_probabilities`, the baseline first; `attrs["seconds"]` says how
+        long all folds took, the search for settings included.
+    """
+    rows = select_rows(run.load_table(), "train")
+    limit, seed = run.recipe.evaluation.compare_heads_images, run.recipe.splits.seed
+    chosen = sample_rows(rows, limit, seed)
+    rows, codes = rows.iloc[chosen].reset_index(drop=True), load_codes(run)[chosen]
+    weights = load_json(run.need("class_weights"))
+    candidates, inputs, answers = list_candidates(run), {}, {}
+    if any(settings.imbalance == "smote" for settings in candidates.values()):
+        print(describe_small_classes(rows) or "every class has the images that SMOTE needs")
+    made_from = {name: hash_files(run.need(name))[0]
+                 for name in ("table", "train_features", "class_weights")}
+    for title, settings in (bar := tqdm(candidates.items(), unit="head")):
+        bar.set_postfix_str(title)
+        note = {"made_from": made_from, "images": len(rows), "seed": seed,
+                "settings": settings.model_dump(mode="json", exclude={"learning_curve"})}
+        path = run.folder / "heads" / f"{title.replace(' ', '_')}.npz"
+        probabilities, seconds = _load_answers(path, note)
+        if probabilities is None:
+            if settings.inputs not in inputs:
+                inputs[settings.inputs] = load_inputs(run, "train", settings.inputs)[chosen]
+            start = time.perf_counter()
+            probabilities, _ = cross_validate(
+                lambda s=settings: create_model(s, list(weights.values()), seed),
+                inputs[settings.inputs], codes, rows.fold.to_numpy(), progress=False)
+            seconds = time.perf_counter() - start
+            with write_whole(path) as temporary, temporary.open("wb") as stream:
+                np.savez(stream, probabilities=probabilities, seconds=seconds,
+                         note=np.array(json.dumps(note)))
+        answers[title] = tabulate_probabilities(rows, probabilities, list(weights))
+        answers[title].attrs["seconds"] = round(float(seconds), 1)
+    return answers
+
+
+def _load_answers(path: Path, note: dict) -> tuple[np.ndarray | None, float]:
+    """Return what an earlier comparison has kept, if it was made in the same way."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if json.loads(str(stored["note"])) == note:
+                return stored["probabilities"], float(stored["seconds"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        pass
+    return None, 0.0
+
+
+def tabulate_heads(run: Run,
+                   answers: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return every candidate's scores, and its F1 of each class, beside the baseline's.
+
+    Returns:
+        A row a candidate and score: `seconds`, `value`, the paired `difference` from the baseline
+        with `low` and `high`, `p`, and `p_holm`, corrected for the number of candidates. Then a
+        row a candidate and class: `images`, `F1`, `difference`, `low`, `high`.
+    """
+    classes = list(load_json(run.need("label_mapping")))
+    drawn = resample_scores(answers, classes, run.recipe.evaluation.bootstrap,
+                            run.recipe.splits.seed)
+    baseline, *others = drawn
+    images = answers[baseline].label.value_counts().reindex(classes, fill_value=0)
+    overall, by_class = [], []
+    for name, scores in drawn.items():
+        ahead = subtract_scores(scores, drawn[baseline])
+        values = {score: float(scores[score][0]) for score in ahead.index}
+        overall.append(ahead.rename_axis("score").reset_index().assign(
+            candidate=name, seconds=answers[name].attrs["seconds"],
+            value=list(values.values())))
+        difference, *draws = scores["classes"] - drawn[baseline]["classes"]
+        low, high = find_interval(np.array(draws))
+        by_class.append(pd.DataFrame({
+            "candidate": name, "class": classes, "images": images.to_numpy(),
+            "F1": scores["classes"][0], "difference": difference, "low": low, "high": high}))
+    table = pd.concat(overall, ignore_index=True)
+    table["p_holm"] = np.nan
+    for _, rows in table[table.candidate.isin(others)].groupby("score"):
+        table.loc[rows.index, "p_holm"] = correct_for_many(rows.p)
+    table.loc[table.candidate == baseline, "p"] = np.nan
+    columns = ["candidate", "score", "value", "difference", "low", "high", "p", "p_holm"]
+    return table[[*columns, "seconds"]], pd.concat(by_class, ignore_index=True)

@@ -1,0 +1,127 @@
+"""Comparisons drawn: backbones, baselines, learning curves, heads and remedies (04, 07, 08)."""
+
+import numpy as np
+import pandas as pd
+
+from helpers.pictures.charts import create_figure, pick_colour, shorten, styled
+
+SCORES = ("macro F1", "balanced accuracy", "accuracy", "log loss")  # of the picture of heads
+BETTER, WORSE, UNSEEN = "#0072b2", "#d55e00", "0.55"  # as told apart by the colour-blind
+
+
+@styled
+def plot_backbones(table: pd.DataFrame):
+    """Score with its interval, and speed, a line a backbone, best on top; hollow: random weights.
+
+    Args:
+        table: from `compare_backbones`; rows without a score are left out.
+    """
+    rows = table.dropna(subset="macro F1")[::-1]
+    figure, (left, right) = create_figure(0.36 * len(rows) + 1.5, 1, 2, sharey=True)
+    places, trained = np.arange(len(rows)), (rows.weights != "random").to_numpy()
+    left.hlines(places, rows.low, rows.high, color=pick_colour(0), linewidth=2)
+    left.scatter(rows["macro F1"], places, s=55, zorder=3, edgecolor=pick_colour(0), linewidth=2,
+                 color=np.where(trained, pick_colour(0), "white"))
+    left.set_yticks(places, map(shorten, rows.index))
+    left.set(xlabel="macro F1, out-of-fold, 95 % interval", title="Score")
+    left.grid(axis="x")
+    bars = right.barh(places, rows.images_per_second, height=0.55, color=pick_colour(3))
+    right.bar_label(bars, [f"{rate:,.0f}" for rate in rows.images_per_second], padding=4)
+    right.set(xlabel="images a second, decoding included", title="Speed")
+    right.margins(x=0.15)
+    return figure
+
+
+@styled
+def plot_learning_curve(curve: pd.DataFrame):
+    """Out-of-fold macro F1 with its interval against the images that were learnt from."""
+    figure, axes = create_figure(3.2)
+    errors = np.clip([curve.value - curve.low, curve.high - curve.value], 0, None)
+    axes.errorbar(curve.images, curve.value, errors, fmt="o-", capsize=4)
+    axes.set_xticks(curve.images)
+    axes.set(xlabel="images learnt from in each fold", ylabel="macro F1, out-of-fold",
+             title="Would more labelled images help?", xlim=(0, None))
+    axes.grid(axis="y")
+    return figure
+
+
+@styled
+def plot_baselines(table: pd.DataFrame):
+    """Macro F1 of each baseline with its interval, in the table's order.
+
+    Args:
+        table: from `tabulate_baselines`.
+    """
+    figure, axes = create_figure(0.45 * len(table) + 1.2)
+    value, low, high = (table[f"macro F1 {key}"] for key in ("value", "low", "high"))
+    errors = np.clip([value - low, high - value], 0, None)
+    axes.errorbar(value, range(len(table)), xerr=errors, fmt="o", capsize=4)
+    axes.set_yticks(range(len(table)), table.index)
+    axes.grid(axis="x")
+    axes.set(xlabel="macro F1, out-of-fold, 95 % interval", title="The same head and folds",
+             xlim=(0, 1), ylim=(len(table) - 0.5, -0.5))
+    return figure
+
+
+@styled
+def plot_head_differences(table: pd.DataFrame, lower_is_better: tuple[str, ...] = ("log loss",)):
+    """Each candidate's difference from the baseline with its interval, a column a score.
+
+    Coloured: the interval excludes 0. Filled: it also stands after Holm's correction.
+
+    Args:
+        table: from `tabulate_heads`.
+    """
+    names = table.candidate.unique()
+    figure, panels = create_figure(0.34 * len(names) + 1.4, 1, len(SCORES), sharey=True)
+    for axes, score in zip(panels, SCORES, strict=True):
+        rows = table[table.score == score].set_index("candidate").loc[names]
+        scale, sign = (1, -1) if score in lower_is_better else (100, 1)
+        for place, row in enumerate(rows.iloc[1:].itertuples(), 1):
+            ahead = sign if row.low > 0 else -sign if row.high < 0 else 0
+            colour = {1: BETTER, -1: WORSE, 0: UNSEEN}[ahead]
+            axes.hlines(place, scale * row.low, scale * row.high, color=colour, linewidth=2)
+            axes.plot(scale * row.difference, place, "o", color=colour, markersize=6,
+                      markerfacecolor=colour if row.p_holm < 0.05 else "white")
+        axes.axvline(0, color="0.3", linewidth=1, zorder=0)
+        axes.set_title(score, loc="center", fontsize=12)
+        axes.set_xlabel("points" if scale == 100 else "lower is better")
+        axes.plot(0, 0, "D", color="0.3", markersize=6)
+        axes.grid(axis="x")
+    panels[0].set_yticks(range(len(names)), [f"{names[0]} (baseline)", *names[1:]])
+    panels[0].set_ylim(len(names) - 0.5, -0.5)
+    figure.suptitle("Difference from the baseline on the same images, 95 % interval")
+    return figure
+
+
+@styled
+def plot_class_differences(table: pd.DataFrame, most: int = 30):
+    """Each class's gain or loss in F1 by candidate, the largest class on top.
+
+    Cells with a number have an interval that excludes 0.
+
+    Args:
+        table: the second one from `tabulate_heads`; its first candidate is the baseline.
+        most: classes to show; of more, the largest and the smallest half of these.
+    """
+    baseline, *names = table.candidate.unique()
+    wide = {key: table.pivot(index="class", columns="candidate", values=key)[names]
+            for key in ("difference", "low", "high")}
+    images = table[table.candidate == baseline].set_index("class").images.sort_values(
+        ascending=False)
+    shown = images.index if len(images) <= most else (
+        images.index[: most // 2].append(images.index[-(most // 2):]))
+    values, low, high = (100 * wide[key].loc[shown].to_numpy() for key in wide)
+    figure, axes = create_figure(0.3 * len(shown) + 2.6)
+    limit = max(5.0, float(np.abs(values).max()))
+    picture = axes.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+    for row, column in np.argwhere((low > 0) | (high < 0)):
+        value = values[row, column]
+        axes.text(column, row, f"{value:+.0f}", ha="center", va="center", fontsize=9,
+                  color="white" if abs(value) > 0.6 * limit else "black")
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=10)
+    axes.set_yticks(range(len(shown)), [f"{shorten(name)} ({images[name]})" for name in shown])
+    axes.spines[:].set_visible(False)
+    axes.set(title=f"F1 of each class (images), points from {baseline}")
+    figure.colorbar(picture, ax=axes, label="points of F1", fraction=0.03)
+    return figure
