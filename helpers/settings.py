@@ -19,14 +19,15 @@ CHECKS = ("unreadable", "blank", "conflicting labels", "extension", "exact copy"
 DATA_SETS = ("CIFAR10", "CIFAR100", "Caltech101", "Country211", "DTD", "EuroSAT", "FGVCAircraft",
              "FashionMNIST", "Flowers102", "Food101", "GTSRB", "Imagenette", "KMNIST", "MNIST",
              "OxfordIIITPet", "STL10", "SVHN")  # of torchvision
-HEADS = ("logistic", "ridge", "svm", "knn", "forest", "boosting", "mlp", "class_mean")
+HEADS = ("logistic", "ridge", "svm", "knn", "forest", "boosting", "class_mean", "linear", "mlp")
 REMEDIES = ("none", "class_weights", "oversampling", "undersampling", "smote",
             "balanced_batches", "focal", "balanced_softmax", "logit_adjustment")
-LOSSES = ("balanced_batches", "focal", "balanced_softmax")  # remedies of those that learn by loss
-LEARN_BY_LOSS = ("logistic", "mlp")
+# Remedies that not every head can take.
+TAKEN_BY = {"balanced_batches": ("linear", "mlp"), "focal": ("logistic", "linear", "mlp"),
+            "balanced_softmax": ("logistic", "linear", "mlp")}
 # What notebook 08 can compare: a head alone, or with a remedy.
 CANDIDATES = (*HEADS, *(f"{head}+{remedy}" for head in HEADS for remedy in REMEDIES[1:]
-                        if head in LEARN_BY_LOSS or remedy not in LOSSES))
+                        if head in TAKEN_BY.get(remedy, HEADS)))
 FETCHED = ROOT / "data" / "torchvision"
 WEIGHT_FILES = (".safetensors", ".pth", ".pt")
 
@@ -180,13 +181,13 @@ class HeadSettings(Section):
 
     classifier: Literal[HEADS] = _setting(
         "The classifier on the features: logistic regression, ridge regression, linear support "
-        "vector machine (`svm`), nearest neighbours (`knn`), random forest, gradient boosting, a "
-        "perceptron with one hidden layer (`mlp`), or the nearest class mean. `head: ridge` says "
-        "the same.", "logistic")
+        "vector machine (`svm`), nearest neighbours (`knn`), random forest, gradient boosting, "
+        "the nearest class mean, a linear layer trained in batches with dropout, or a perceptron "
+        "with one hidden layer (`mlp`). `head: ridge` says the same.", "logistic")
     imbalance: Literal[REMEDIES] = _setting(
-        "What is done about classes of unequal size. `balanced_batches`, `focal` and "
-        "`balanced_softmax` are for `logistic` and `mlp`; `knn` and `class_mean` know no class "
-        "weights.", "class_weights")
+        "What is done about classes of unequal size. `balanced_batches` is for `linear` and "
+        "`mlp`, `focal` and `balanced_softmax` are for these and `logistic`; `knn` and "
+        "`class_mean` know no class weights.", "class_weights")
     inputs: Literal["photo", "text", "both"] = _setting(
         "What the classifier is given: the photo's features, the text of `text_columns`, or "
         "both, each with a classifier of its own.", "photo")
@@ -202,10 +203,9 @@ class HeadSettings(Section):
     @field_validator("imbalance")
     @classmethod
     def _require_loss(cls, remedy: str, others) -> str:
-        classifier = others.data.get("classifier", LEARN_BY_LOSS[0])
-        if remedy in LOSSES and classifier not in LEARN_BY_LOSS:
-            raise ValueError(f"it is for {' and '.join(LEARN_BY_LOSS)}, and the head is "
-                             f"{classifier}")
+        heads, own = TAKEN_BY.get(remedy, HEADS), others.data.get("classifier")
+        if own and own not in heads:
+            raise ValueError(f"it is for {' and '.join(heads)}, and the head is {own}")
         return remedy
 
     @field_validator("text_columns")
@@ -240,7 +240,8 @@ class EvaluationSettings(Section):
     compare_heads: list[Literal[CANDIDATES]] = _setting(
         "Heads, alone or as `head+remedy`, that notebook 08 compares; the first is the baseline "
         "of all others. With `text_columns` the text alone, and with the photo, are added.",
-        [*HEADS, *(f"logistic+{remedy}" for remedy in REMEDIES[1:])], min_length=2)
+        [*HEADS, *(f"{TAKEN_BY.get(remedy, HEADS)[0]}+{remedy}" for remedy in REMEDIES[1:])],
+        min_length=2)
     compare_heads_images: int = _setting(
         "Training images that they are compared on, at most.", 5_000, ge=30)
 

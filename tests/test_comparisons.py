@@ -17,7 +17,7 @@ from helpers.features.extraction import extract_run
 from helpers.features.store import load_codes, load_features
 from helpers.run import open_run
 from helpers.training.crossvalidation import cross_validate, train_run
-from helpers.training.logistic import LogisticHead
+from helpers.training.linear import LogisticHead
 
 CLASSES = ["a", "b", "c"]
 

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import BatchSampler, WeightedRandomSampler
 
 from helpers.files import SuiteError
-from helpers.settings import HEADS, LOSSES, REMEDIES, HeadSettings
+from helpers.settings import HEADS, REMEDIES, TAKEN_BY, HeadSettings
 from helpers.training import estimators, linear, perceptron
 from helpers.training.crossvalidation import cross_validate, load_models, save_models
 from helpers.training.heads import create_head
@@ -57,8 +57,6 @@ def few_settings(monkeypatch, kind, **settings):
 LIBRARY = {
     "ridge": (linear.RidgeHead, {"alpha": 10.0},
               lambda weights: RidgeClassifier(alpha=10.0, class_weight=weights)),
-    "svm": (linear.SvmHead, {"C": 0.01}, lambda weights: LinearSVC(
-        C=0.01, dual=True, class_weight=weights, random_state=0)),
     "knn": (estimators.NeighboursHead, {"n_neighbors": 5}, lambda weights: KNeighborsClassifier(
         5, metric="cosine", weights="distance")),
     "forest": (estimators.ForestHead, {"min_samples_leaf": 2},
@@ -86,6 +84,22 @@ def test_a_head_answers_as_its_library_alone(unequal, monkeypatch, name, remedy)
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
     if name in ("forest", "boosting"):
         np.testing.assert_allclose(found, library.predict_proba(features), atol=1e-5)
+
+
+@pytest.mark.parametrize("remedy", ["none", "class_weights"])
+@pytest.mark.parametrize("classes", [3, 2])
+def test_the_support_vector_machine_is_scikit_learns(unequal, monkeypatch, remedy, classes):
+    monkeypatch.setattr(linear, "STRENGTHS", (0.01,))
+    features, codes, folds = (part[unequal[1] < classes] for part in unequal)
+    weights = dict(enumerate(len(codes) / (classes * np.bincount(codes))))
+    library = make_pipeline(StandardScaler(), LinearSVC(
+        C=0.01, tol=1e-8, max_iter=100_000,
+        class_weight=weights if remedy == "class_weights" else None)).fit(features, codes)
+    settings = HeadSettings(classifier="svm", imbalance=remedy)
+    head = create_head(settings, list(weights.values()), 0).fit(features, codes, folds == 1)
+    expected = library.decision_function(features)
+    found = head.answer(features)
+    np.testing.assert_allclose(found if classes > 2 else found[:, 1], expected, atol=2e-3)
 
 
 def test_margins_become_probabilities_by_scikit_learns_temperature(unequal):
@@ -210,10 +224,10 @@ def test_balanced_batches_draw_every_class_equally_often(unequal):
 
 
 @pytest.mark.parametrize("remedy", REMEDIES)
-@pytest.mark.parametrize("head", ["logistic", "mlp", "ridge"])
+@pytest.mark.parametrize("head", ["logistic", "linear", "mlp", "ridge"])
 def test_nothing_repeated_or_invented_is_judged(unequal, monkeypatch, head, remedy):
     """Columns say in which fold an image is; no mixture can hide that."""
-    if remedy in LOSSES and head == "ridge":
+    if head not in TAKEN_BY.get(remedy, HEADS):
         pytest.skip("refused")
     monkeypatch.setattr(perceptron, "EPOCHS", (1,))
     features, codes, folds = unequal

@@ -21,7 +21,7 @@ from helpers.evaluation.scores import (
     tabulate_predictions,
 )
 from helpers.files import SuiteError
-from helpers.training import logistic, selection
+from helpers.training import penalty_path, selection
 from helpers.training.crossvalidation import (
     cross_validate,
     load_models,
@@ -31,7 +31,7 @@ from helpers.training.crossvalidation import (
     tabulate_probabilities,
 )
 from helpers.training.imbalance import Remedy
-from helpers.training.logistic import LogisticHead
+from helpers.training.linear import LogisticHead
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_the_path_is_left_when_the_score_has_fallen(digits, monkeypatch):
 def test_many_images_take_the_short_cut_to_nearly_the_same_answer(digits, monkeypatch):
     features, codes, folds = digits
     exact = create_logistic([1.0] * 10, [0.01]).fit(features, codes, folds == 1)
-    monkeypatch.setattr(logistic, "LARGE", 0)
+    monkeypatch.setattr(penalty_path, "LARGE", 0)
     head = create_logistic([1.0] * 10, [0.01]).fit(features, codes, folds == 1)
     np.testing.assert_allclose(head.predict(features), exact.predict(features), atol=0.05)
     assert not np.array_equal(head.predict(features), exact.predict(features))

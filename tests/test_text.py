@@ -24,7 +24,8 @@ from helpers.training.crossvalidation import (
     load_models,
     train_run,
 )
-from helpers.training.text import FusionHead, PhotoAndText, TextHead, count_terms, join_texts
+from helpers.training.fusion import FusionHead, PhotoAndText
+from helpers.training.text import TextHead, count_terms, join_texts
 
 WORDS = ["caisse en carton", "bouteille en verre", "boîte en métal"]
 
@@ -66,6 +67,18 @@ def test_terms_are_counted_and_weighed_as_scikit_learn_does(described):
     head = TextHead(3)
     head.arrays = head.learn({"alpha": 1e-5}, terms, codes)
     np.testing.assert_allclose(head.answer(terms), library.decision_function(texts), atol=1e-3)
+
+
+def test_two_classes_of_text_are_saved_as_many_are(described):
+    texts, codes, folds = described
+    two = np.array(codes) < 2
+    terms, targets, inner = count_terms(np.array(texts)[two]), codes[two], folds[two] == 1
+    head = TextHead(2).fit(terms, targets, inner)
+    assert head.arrays["weights"].shape == (2 * text.COLUMNS, 2)
+    answers = head.predict(terms)
+    np.testing.assert_allclose(answers.sum(axis=1), 1, rtol=1e-5)
+    written = np.diff(terms.indptr) > 0
+    assert (answers.argmax(axis=1) == targets)[written].all()
 
 
 def test_accents_case_and_html_make_no_difference():
@@ -136,7 +149,7 @@ def test_every_head_and_remedy_runs_on_the_demos_folds_and_is_kept(run, monkeypa
         monkeypatch.setattr(kind, "preparation", {"standardised": [True], "components": [16]})
     answers = answer_heads(run)
     names = [head_comparison.TITLES[part] for part in ("logistic", "smote", "text", "both")]
-    assert len(answers) == 18 and set(names) < set(answers)
+    assert len(answers) == 19 and set(names) < set(answers)
     assert next(iter(answers)) == names[0]
     ids = answers[names[0]].image_id
     for table in answers.values():

@@ -154,7 +154,7 @@ def bench_head(count: int, width: int = 1_280, classes: int = 27) -> None:
     from sklearn.preprocessing import StandardScaler
 
     from helpers.training.imbalance import Remedy
-    from helpers.training.logistic import LogisticHead
+    from helpers.training.linear import LogisticHead
 
     rng = np.random.default_rng(0)
     shares = np.arange(1, classes + 1)

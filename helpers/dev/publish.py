@@ -7,6 +7,7 @@ cells, their ids and the pairing stay as they are.
 """
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,12 +21,12 @@ from helpers.steps import NOTEBOOKS
 
 SOLUTIONS = "solutions"
 OVERRIDES = {"final": True}  # what is shown includes the look at the hold-out
-# The README's picture.
+# Of the README's first picture.
 OVERVIEW = ("01_classes.jpg", "05_tsne.png", "06_confusion.png", "06_mistakes.jpg")
 
 
 def publish(recipe: str = "demo") -> None:
-    """Take the outputs of a finished run over into notebooks/ and draw the README's picture.
+    """Take the outputs of a finished run over into notebooks/, and the README's pictures.
 
     Raises:
         SuiteError: a notebook has not been run since it was changed, or an output holds a
@@ -37,6 +38,8 @@ def publish(recipe: str = "demo") -> None:
     for name in (*NOTEBOOKS, SOLUTIONS):
         take_outputs(run.folder / "notebooks" / f"{name}.ipynb", FOLDER / f"{name}.ipynb")
     draw_overview(run, FOLDER / "overview.jpg")
+    with write_whole(FOLDER / "heads.png") as temporary:
+        shutil.copy(run.folder / "figures" / "08_heads.png", temporary)
 
 
 def take_outputs(executed: Path, committed: Path) -> None:

@@ -26,7 +26,7 @@ from helpers.training.imbalance import describe_small_classes
 TITLES = {
     "logistic": "logistic regression", "ridge": "ridge regression", "svm": "linear SVM",
     "knn": "nearest neighbours", "forest": "random forest", "boosting": "gradient boosting",
-    "mlp": "perceptron (MLP)", "class_mean": "nearest class mean", "none": "no remedy",
+    "class_mean": "nearest class mean", "linear": "linear layer", "mlp": "perceptron (MLP)",
     "class_weights": "class weights", "oversampling": "random oversampling",
     "undersampling": "random undersampling", "smote": "SMOTE",
     "balanced_batches": "balanced batches", "focal": "focal loss",
@@ -40,10 +40,10 @@ def list_candidates(run: Run) -> dict[str, HeadSettings]:
     names = run.recipe.evaluation.compare_heads
     for name in names:
         head, _, remedy = name.partition("+")
-        remedy = remedy or REMEDIES[0]
-        title = TITLES[head] if remedy == REMEDIES[0] else TITLES[remedy]
-        if remedy != REMEDIES[0] and head != names[0].partition("+")[0]:
+        title = TITLES[remedy or head]
+        if remedy and head != names[0].partition("+")[0]:
             title = f"{TITLES[head]}, {title}"
+        remedy = remedy or REMEDIES[0]
         found[title] = HeadSettings(**own | {"classifier": head, "imbalance": remedy,
                                              "inputs": "photo"})
     if run.recipe.head.text_columns:
@@ -69,7 +69,7 @@ def answer_heads(run: Run) -> dict[str, pd.DataFrame]:
     weights = load_json(run.need("class_weights"))
     candidates, inputs, answers = list_candidates(run), {}, {}
     if any(settings.imbalance == "smote" for settings in candidates.values()):
-        print(describe_small_classes(rows) or "every class has the images that SMOTE needs")
+        print(describe_small_classes(rows) or "every class has enough images for SMOTE")
     made_from = {name: hash_files(run.need(name))[0]
                  for name in ("table", "train_features", "class_weights")}
     for title, settings in (bar := tqdm(candidates.items(), unit="head")):

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 
+from helpers.evaluation.compare import LOWER_IS_BETTER
 from helpers.pictures.charts import create_figure, pick_colour, shorten, styled
 
 SCORES = ("macro F1", "balanced accuracy", "accuracy", "log loss")  # of the picture of heads
 BETTER, WORSE, UNSEEN = "#0072b2", "#d55e00", "0.55"  # as told apart by the colour-blind
+SHADED = 20  # points of F1 of the darkest colours
 
 
 @styled
@@ -64,32 +67,38 @@ def plot_baselines(table: pd.DataFrame):
 
 
 @styled
-def plot_head_differences(table: pd.DataFrame, lower_is_better: tuple[str, ...] = ("log loss",)):
+def plot_head_differences(table: pd.DataFrame):
     """Each candidate's difference from the baseline with its interval, a column a score.
-
-    Coloured: the interval excludes 0. Filled: it also stands after Holm's correction.
 
     Args:
         table: from `tabulate_heads`.
     """
     names = table.candidate.unique()
-    figure, panels = create_figure(0.34 * len(names) + 1.4, 1, len(SCORES), sharey=True)
+    figure, panels = create_figure(0.34 * len(names) + 1.9, 1, len(SCORES), sharey=True)
     for axes, score in zip(panels, SCORES, strict=True):
         rows = table[table.score == score].set_index("candidate").loc[names]
-        scale, sign = (1, -1) if score in lower_is_better else (100, 1)
+        scale, sign = (1, -1) if score in LOWER_IS_BETTER else (100, 1)
         for place, row in enumerate(rows.iloc[1:].itertuples(), 1):
             ahead = sign if row.low > 0 else -sign if row.high < 0 else 0
             colour = {1: BETTER, -1: WORSE, 0: UNSEEN}[ahead]
             axes.hlines(place, scale * row.low, scale * row.high, color=colour, linewidth=2)
-            axes.plot(scale * row.difference, place, "o", color=colour, markersize=6,
+            axes.plot(scale * row.difference, place, "o", color=colour, markersize=5,
                       markerfacecolor=colour if row.p_holm < 0.05 else "white")
         axes.axvline(0, color="0.3", linewidth=1, zorder=0)
-        axes.set_title(score, loc="center", fontsize=12)
-        axes.set_xlabel("points" if scale == 100 else "lower is better")
         axes.plot(0, 0, "D", color="0.3", markersize=6)
+        axes.set_title(score, loc="center", fontsize=11)
+        axes.set_xlabel("points" if scale == 100 else "left is better")
+        axes.locator_params(axis="x", nbins=5)
+        axes.tick_params(axis="x", labelsize=9)
         axes.grid(axis="x")
     panels[0].set_yticks(range(len(names)), [f"{names[0]} (baseline)", *names[1:]])
     panels[0].set_ylim(len(names) - 0.5, -0.5)
+    shown = {"better": BETTER, "worse": WORSE, "no difference seen": UNSEEN}
+    handles = [Line2D([], [], linewidth=2, color=colour, label=name)
+               for name, colour in shown.items()]
+    handles.append(Line2D([], [], marker="o", linestyle="", color="0.3",
+                          label="filled: also after Holm's correction"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=10)
     figure.suptitle("Difference from the baseline on the same images, 95 % interval")
     return figure
 
@@ -97,8 +106,6 @@ def plot_head_differences(table: pd.DataFrame, lower_is_better: tuple[str, ...] 
 @styled
 def plot_class_differences(table: pd.DataFrame, most: int = 30):
     """Each class's gain or loss in F1 by candidate, the largest class on top.
-
-    Cells with a number have an interval that excludes 0.
 
     Args:
         table: the second one from `tabulate_heads`; its first candidate is the baseline.
@@ -108,20 +115,21 @@ def plot_class_differences(table: pd.DataFrame, most: int = 30):
     wide = {key: table.pivot(index="class", columns="candidate", values=key)[names]
             for key in ("difference", "low", "high")}
     images = table[table.candidate == baseline].set_index("class").images.sort_values(
-        ascending=False)
+        ascending=False, kind="stable")
     shown = images.index if len(images) <= most else (
         images.index[: most // 2].append(images.index[-(most // 2):]))
     values, low, high = (100 * wide[key].loc[shown].to_numpy() for key in wide)
-    figure, axes = create_figure(0.3 * len(shown) + 2.6)
-    limit = max(5.0, float(np.abs(values).max()))
-    picture = axes.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
-    for row, column in np.argwhere((low > 0) | (high < 0)):
-        value = values[row, column]
-        axes.text(column, row, f"{value:+.0f}", ha="center", va="center", fontsize=9,
-                  color="white" if abs(value) > 0.6 * limit else "black")
+    figure, axes = create_figure(0.3 * len(shown) + 2.8)
+    picture = axes.imshow(values, cmap="RdBu", vmin=-SHADED, vmax=SHADED, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        clear = low[row, column] > 0 or high[row, column] < 0
+        axes.text(column, row, f"{value:+.0f}".replace("-0", "0"), ha="center", va="center",
+                  fontsize=9, weight="bold" if clear else "normal",
+                  color="white" if abs(value) > 0.6 * SHADED else "black" if clear else "0.4")
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=10)
     axes.set_yticks(range(len(shown)), [f"{shorten(name)} ({images[name]})" for name in shown])
     axes.spines[:].set_visible(False)
-    axes.set(title=f"F1 of each class (images), points from {baseline}")
-    figure.colorbar(picture, ax=axes, label="points of F1", fraction=0.03)
+    axes.set_title("Difference in F1 from the baseline, in points; bold: interval without 0",
+                   fontsize=12)
+    figure.colorbar(picture, ax=axes, label="points of F1", fraction=0.03, extend="both")
     return figure

@@ -19,8 +19,9 @@ from helpers.data.splits import select_rows
 from helpers.features.store import describe_network, load_codes, load_features, warn_of_versions
 from helpers.files import SuiteError, load_json, show_path, write_whole
 from helpers.run import Run
+from helpers.training.fusion import PhotoAndText
 from helpers.training.heads import create_model, name_kind, restore_model
-from helpers.training.text import PhotoAndText, load_text
+from helpers.training.text import load_text
 from helpers.versions import describe_changes, describe_versions
 
 

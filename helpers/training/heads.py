@@ -8,24 +8,22 @@ from collections.abc import Sequence
 
 from helpers.settings import HeadSettings
 from helpers.training.estimators import BoostingHead, ForestHead, NeighboursHead
+from helpers.training.fusion import FusionHead
 from helpers.training.imbalance import Remedy
-from helpers.training.linear import ClassMeanHead, RidgeHead, SvmHead
-from helpers.training.logistic import LogisticHead
-from helpers.training.perceptron import BatchedHead, PerceptronHead
+from helpers.training.linear import ClassMeanHead, LogisticHead, RidgeHead, SvmHead
+from helpers.training.perceptron import LinearLayerHead, PerceptronHead
 from helpers.training.selection import Head
-from helpers.training.text import FusionHead, TextHead
+from helpers.training.text import TextHead
 
 HEADS = {"logistic": LogisticHead, "ridge": RidgeHead, "svm": SvmHead, "knn": NeighboursHead,
-         "forest": ForestHead, "boosting": BoostingHead, "mlp": PerceptronHead,
-         "class_mean": ClassMeanHead}
+         "forest": ForestHead, "boosting": BoostingHead, "class_mean": ClassMeanHead,
+         "linear": LinearLayerHead, "mlp": PerceptronHead}
 
 
 def create_head(settings: HeadSettings, class_weights: Sequence[float], seed: int) -> Head:
     """Make the photo's head that a recipe asks for, not fitted yet."""
     remedy = Remedy(settings.imbalance, tuple(class_weights), seed)
-    batched = settings.classifier == "logistic" and settings.imbalance == "balanced_batches"
-    kind = BatchedHead if batched else HEADS[settings.classifier]
-    return kind(len(class_weights), remedy, settings.c_grid)
+    return HEADS[settings.classifier](len(class_weights), remedy, settings.c_grid)
 
 
 def create_model(settings: HeadSettings, class_weights: Sequence[float],

@@ -1,25 +1,28 @@
 """Linear heads: a weight for each feature and class, saved as plain arrays."""
 
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import RidgeClassifier
-from sklearn.svm import LinearSVC
 
 from helpers.training.estimators import EstimatorHead
-from helpers.training.selection import multiply, pack_linear
+from helpers.training.imbalance import Remedy
+from helpers.training.penalty_path import PenaltyPath
+from helpers.training.selection import NEVER, Head, multiply, pack_linear, widen_margins
+
+STRENGTHS = 1e-5, 1e-4, 1e-3, 1e-2  # candidates for C of the support vector machine
 
 
-class LinearHead(EstimatorHead):
+class MarginHead(EstimatorHead):
     """A classifier whose decision is linear in the features, whatever prepares them."""
 
     margins = True
 
     def decide(self, model: ClassifierMixin, features: np.ndarray) -> np.ndarray:
-        """Return the decision values, with a column a class for two classes too."""
-        values = model.decision_function(features)
-        return np.column_stack([-values, values]) / 2 if values.ndim == 1 else values
+        """Return the decision values, (rows, classes)."""
+        return widen_margins(model.decision_function(features))
 
     def learn(self, settings: dict, inputs: np.ndarray, codes: np.ndarray) -> dict:
         """Return preparation and decision as one linear function of the features."""
@@ -34,7 +37,7 @@ class LinearHead(EstimatorHead):
         return multiply(inputs, self.arrays)
 
 
-class RidgeHead(LinearHead):
+class RidgeHead(MarginHead):
     """Ridge regression on the classes as -1 and 1."""
 
     settings: ClassVar[dict] = {"alpha": [1e4, 1e3, 1e2, 1e1, 1.0, 0.1]}
@@ -42,19 +45,6 @@ class RidgeHead(LinearHead):
     def create(self, codes: np.ndarray, **settings) -> RidgeClassifier:
         """Make a ridge classifier."""
         return RidgeClassifier(**settings, class_weight=self.weigh_classes(codes))
-
-
-class SvmHead(LinearHead):
-    """Linear support vector machine, one class against the rest; slow from 10,000 images on."""
-
-    ordered = True
-    preparation: ClassVar[dict] = {"standardised": [True], "components": [0]}
-    settings: ClassVar[dict] = {"C": [1e-5, 1e-4, 1e-3, 1e-2]}
-
-    def create(self, codes: np.ndarray, **settings) -> LinearSVC:
-        """Make a support vector machine; for strong penalties the dual problem is faster."""
-        return LinearSVC(**settings, dual=True, class_weight=self.weigh_classes(codes),
-                         random_state=self.remedy.seed)
 
 
 class ClassMeans(ClassifierMixin, BaseEstimator):
@@ -71,9 +61,54 @@ class ClassMeans(ClassifierMixin, BaseEstimator):
         return features @ self.means_.T - (self.means_**2).sum(axis=1) / 2
 
 
-class ClassMeanHead(LinearHead):
+class ClassMeanHead(MarginHead):
     """The nearest class mean; class weights mean nothing to it."""
 
     def create(self, codes: np.ndarray) -> ClassMeans:
         """Make means."""
         return ClassMeans()
+
+
+class LogisticHead(Head):
+    """Logistic regression; candidates are the values of `c_grid`, the strongest penalty first."""
+
+    ordered = True
+    hinge = False
+
+    def try_candidates(self, inputs: np.ndarray, codes: np.ndarray,
+                       judged: np.ndarray) -> Iterator[tuple[dict, np.ndarray]]:
+        """Yield each C and its logits of `judged`."""
+        path, classes = self._start_path(inputs, codes)
+        self._solutions = {}
+        for strength in sorted(self.c_grid):
+            arrays = pack_linear(*path.fit(strength), classes, self.count)
+            self._solutions[strength] = arrays
+            yield {"C": strength}, multiply(judged, arrays)
+
+    def learn(self, settings: dict, inputs: np.ndarray, codes: np.ndarray) -> dict:
+        """Return the weights and biases for one C, found from those of its trial."""
+        path, classes = self._start_path(inputs, codes, self._solutions.pop(settings["C"]))
+        return pack_linear(*path.fit(settings["C"]), classes, self.count)
+
+    def answer(self, inputs: np.ndarray) -> np.ndarray:
+        """Return the logits, (rows, classes)."""
+        return multiply(inputs, self.arrays)
+
+    def _start_path(self, inputs, codes, arrays=None) -> tuple[PenaltyPath, np.ndarray]:
+        """Return a path over the classes that are there, and these classes."""
+        classes, numbers = np.unique(codes, return_inverse=True)
+        start = arrays and (arrays["weights"][:, classes], np.where(
+            arrays["biases"] == NEVER, 0, arrays["biases"])[classes])
+        remedy = self.remedy
+        return PenaltyPath(inputs, numbers, remedy.weigh(classes)[numbers],
+                           remedy.offset(numbers), remedy.focus, self.hinge, start), classes
+
+
+class SvmHead(LogisticHead):
+    """Linear support vector machine, each class against the rest, with penalties of its own."""
+
+    hinge = margins = True
+
+    def __init__(self, count: int = 0, remedy: Remedy | None = None, c_grid: Sequence[float] = (),
+                 arrays: dict[str, np.ndarray] | None = None):
+        super().__init__(count, remedy, STRENGTHS, arrays)

@@ -20,7 +20,7 @@ STEPS = 16  # an epoch's, for few images
 RATE, DECAY = 1e-3, 1e-2  # AdamW's
 
 
-class BatchedHead(Head):
+class LinearLayerHead(Head):
     """A linear layer with dropout before it, trained in batches."""
 
     dropouts: ClassVar[tuple] = (0.0, 0.5)
@@ -87,7 +87,7 @@ class BatchedHead(Head):
         return hidden | pack_linear(*layers[-1], classes, self.count)
 
 
-class PerceptronHead(BatchedHead):
+class PerceptronHead(LinearLayerHead):
     """A multi-layer perceptron: one hidden layer, and dropout behind it."""
 
     dropouts: ClassVar[tuple] = (0.2, 0.5)

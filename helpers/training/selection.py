@@ -109,6 +109,14 @@ def spread(logits: np.ndarray, classes: np.ndarray, count: int) -> np.ndarray:
     return every
 
 
+def widen_margins(values: np.ndarray) -> np.ndarray:
+    """Return decision values with a column a class, where two classes share one: (rows, classes).
+
+    The softmax of what comes out is the sigmoid of what went in.
+    """
+    return np.column_stack([-values, values]) / 2 if values.ndim == 1 else values
+
+
 def multiply(inputs: np.ndarray, arrays: dict[str, np.ndarray]) -> np.ndarray:
     """Return the logits of linear `weights` and `biases`, (rows, classes) float64."""
     return inputs.astype(np.float64) @ arrays["weights"].astype(np.float64) + arrays["biases"]

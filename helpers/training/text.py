@@ -1,28 +1,25 @@
-"""Text beside the photo: TF-IDF of words and characters, a linear model, and both together."""
+"""Text: TF-IDF of an image's words and characters, and a linear model on them."""
 
 import html
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array, hstack
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.linear_model import SGDClassifier
-from sklearn.metrics import log_loss
 
 from helpers.data.splits import select_rows
 from helpers.files import SuiteError, show_path
 from helpers.run import Run
 from helpers.training.imbalance import Remedy
-from helpers.training.selection import Head, pack_linear, spread
+from helpers.training.selection import Head, pack_linear, spread, widen_margins
 
 COLUMNS = 2**17  # of words, and as many of characters; hashing needs no vocabulary, so nothing
 # of other texts is in what is counted, and a model is saved as plain arrays.
 BLOCKS = slice(0, COLUMNS), slice(COLUMNS, None)
 PENALTIES = [1e-4, 1e-5, 1e-6]
-SHARES = np.linspace(0, 1, 21)
 TAGS = re.compile(r"<[^<>]*>")
 REMEDIES = ("class_weights", "logit_adjustment")  # which the text takes too
 
@@ -71,17 +68,6 @@ def load_text(run: Run, part: str) -> csr_array:
     return count_terms(chosen)
 
 
-@dataclass(frozen=True)
-class PhotoAndText:
-    """What there is of some images: features, and counted terms; indexed by rows."""
-
-    features: np.ndarray
-    terms: csr_array
-
-    def __getitem__(self, rows) -> "PhotoAndText":
-        return PhotoAndText(self.features[rows], self.terms[rows])
-
-
 class TextHead(Head):
     """TF-IDF and logistic regression by stochastic gradient descent, one class against the rest.
 
@@ -103,15 +89,16 @@ class TextHead(Head):
         learnt, asked = scale_terms(inputs, rarity), scale_terms(judged, rarity)
         for alpha in PENALTIES:
             model = self._create(codes, alpha).fit(learnt, codes)
-            yield {"alpha": alpha}, spread(_decide(model, asked), model.classes_, self.count)
+            logits = widen_margins(model.decision_function(asked))
+            yield {"alpha": alpha}, spread(logits, model.classes_, self.count)
 
     def learn(self, settings: dict, inputs: csr_array, codes: np.ndarray) -> dict:
         """Return how rare each term is, and the weights and biases for one penalty."""
         rarity = measure_rarity(inputs)
         model = self._create(codes, settings["alpha"]).fit(scale_terms(inputs, rarity), codes)
         weights, biases = model.coef_.T, model.intercept_
-        if len(biases) == 1:
-            weights, biases = np.hstack([-weights, weights]) / 2, np.append(-biases, biases) / 2
+        if len(biases) == 1:  # two classes share one column
+            weights, (biases,) = widen_margins(weights[:, 0]), widen_margins(biases)
         return {"rarity": rarity} | pack_linear(weights, biases, model.classes_, self.count)
 
     def answer(self, inputs: csr_array) -> np.ndarray:
@@ -124,11 +111,6 @@ class TextHead(Head):
         weights = dict(zip(classes.tolist(), self.remedy.weigh(classes).tolist(), strict=True))
         return SGDClassifier(loss="log_loss", alpha=alpha, average=True, class_weight=weights,
                              random_state=self.remedy.seed, n_jobs=-1)
-
-
-def _decide(model: SGDClassifier, terms: csr_array) -> np.ndarray:
-    values = model.decision_function(terms)
-    return np.column_stack([-values, values]) / 2 if values.ndim == 1 else values
 
 
 def measure_rarity(terms: csr_array) -> np.ndarray:
@@ -144,56 +126,3 @@ def scale_terms(terms: csr_array, rarity: np.ndarray) -> csr_array:
         scaler.idf_ = rarity[block]
         parts.append(scaler.transform(terms[:, block]))
     return csr_array(hstack(parts, format="csr", dtype=np.float32))
-
-
-class FusionHead:
-    """Late fusion: the probabilities of a photo's head and of its text, blended.
-
-    The photo's share is the one of the smallest log loss on the inner fold, which neither has
-    learnt from. An image without text is answered by its photo alone.
-
-    Args:
-        photo, text: heads that are not fitted, or only their arrays are still to come.
-        arrays: of a fitted fusion.
-    """
-
-    def __init__(self, photo: Head, text: TextHead, arrays: dict[str, np.ndarray] | None = None):
-        self.photo, self.text, self.share = photo, text, 0.5
-        self.choices, self.judged = pd.DataFrame(), np.empty((0, 0))
-        if arrays:
-            self.share = float(arrays["share"])
-            for name, array in arrays.items():
-                part, _, key = name.partition("/")
-                if key:
-                    getattr(self, part).arrays[key] = array
-
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All that `predict` needs."""
-        parts = {f"{part}/{key}": array for part in ("photo", "text")
-                 for key, array in getattr(self, part).arrays.items()}
-        return parts | {"share": np.array(self.share)}
-
-    def fit(self, inputs: PhotoAndText, codes: np.ndarray, inner: np.ndarray) -> "FusionHead":
-        """Fit both heads on the same rows, then choose the photo's share."""
-        self.photo.fit(inputs.features, codes, inner)
-        self.text.fit(inputs.terms, codes, inner)
-        answers = [self._blend(self.photo.judged, self.text.judged, inputs.terms[inner], share)
-                   for share in SHARES]
-        losses = [log_loss(codes[inner], answer, labels=range(answer.shape[1]))
-                  for answer in answers]
-        self.share, self.judged = float(SHARES[np.argmin(losses)]), answers[np.argmin(losses)]
-        self.choices = pd.DataFrame({"photo's share": SHARES, "log loss": losses,
-                                     "chosen": self.share == SHARES})
-        return self
-
-    def predict(self, inputs: PhotoAndText) -> np.ndarray:
-        """Return probabilities, (rows, classes) float32."""
-        return self._blend(self.photo.predict(inputs.features), self.text.predict(inputs.terms),
-                           inputs.terms, self.share)
-
-    @staticmethod
-    def _blend(photo: np.ndarray, text: np.ndarray, terms: csr_array, share: float) -> np.ndarray:
-        mute = np.diff(terms.indptr) == 0
-        return np.where(mute[:, None], photo, share * photo + (1 - share) * text).astype(
-            np.float32)

@@ -1,25 +1,23 @@
-"""Logistic regression along a path of penalties: each solution is the start of the next.
+"""Penalty path: linear models from strong to weak penalties, each the start of the next.
 
-The objective is scikit-learn's (multinomial, L2 penalty, free intercepts, standardised
-features), with a choice of loss. SciPy's L-BFGS minimises it in the features' principal
-directions, each scaled so that the curvature at equal probabilities is that of a sphere (Böhning
-1992). A network's features are so correlated that otherwise weak penalties take hundreds of
-iterations.
+The objectives are scikit-learn's (L2 penalty, standardised features): multinomial logistic
+regression, with a choice of loss, and the squared hinge of the linear support vector machine.
+SciPy's L-BFGS minimises them in the features' principal directions, each scaled so that the
+curvature is about that of a sphere (for the softmax at equal probabilities, Böhning 1992). A
+network's features are so correlated that otherwise weak penalties take hundreds of iterations.
 """
-
-from collections.abc import Iterator
 
 import numpy as np
 from scipy.optimize import minimize
 
-from helpers.training.selection import LARGE, NEVER, Head, multiply, pack_linear
+from helpers.training.selection import LARGE
 
-TOLERANCES = 1e-9, 1e-5  # of few and many images: relative change of the mean loss at the end
+TOLERANCES = 1e-8, 1e-5  # of few and many images: relative change of the mean loss at the end
 MAX_ITERATIONS = 500
 ROWS_AT_ONCE = 8192
 
 
-class LogisticPath:
+class PenaltyPath:
     """Solutions for some training images, to be asked for from strong to weak penalties.
 
     Args:
@@ -30,21 +28,24 @@ class LogisticPath:
             2020) when they are the logarithms of the classes' shares.
         focus: the focal loss's gamma (Lin et al. 2017): how much less images count that are
             answered well; 0 is cross-entropy.
+        hinge: squared hinge in place of the softmax, each class against the rest; as in liblinear
+            a weight counts for an image's own class, and biases are penalised.
         start: `weights` and `biases` of a solution for other images, to begin from.
     """
 
     def __init__(self, features: np.ndarray, codes: np.ndarray, image_weights: np.ndarray,
-                 offsets: np.ndarray | float = 0.0, focus: float = 0.0,
+                 offsets: np.ndarray | float = 0.0, focus: float = 0.0, hinge: bool = False,
                  start: tuple[np.ndarray, np.ndarray] | None = None):
         self.codes, self.image_weights = codes, image_weights.astype(np.float32)
-        self.count, self.focus = codes.max() + 1, focus
+        self.count, self.focus, self.hinge = codes.max() + 1, focus, hinge
         self.offsets = np.broadcast_to(np.float32(offsets), self.count)
         self.mean = features.mean(axis=0, dtype=np.float64)
         deviation = features.std(axis=0, dtype=np.float64)
         self.deviation = np.where(deviation > 1e-12, deviation, 1)  # of a constant feature
         standard = features - self.mean.astype(np.float32)
         standard /= self.deviation.astype(np.float32)
-        self.curvature, self.directions = self._find_directions(standard)
+        squares, self.directions = self._find_directions(standard)
+        self.curvature = squares / (1 if hinge else self.count)
         self.features = standard @ self.directions
         weights, biases = start or (np.zeros((features.shape[1], self.count)),
                                     np.zeros(self.count))
@@ -52,7 +53,7 @@ class LogisticPath:
                                    biases + self.mean @ weights])
 
     def _find_directions(self, standard: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the curvature along each principal direction, and the directions as columns.
+        """Return the sum of squares along each principal direction, and these as columns.
 
         With fewer images than features there are at most as many as images: an L2 penalty leaves
         no weight outside the space that the images span.
@@ -61,11 +62,11 @@ class LogisticPath:
             weighted = standard * np.sqrt(self.image_weights)[:, None]
             _, lengths, directions = np.linalg.svd(weighted, full_matrices=False)
             kept = lengths > 1e-6 * lengths[0]  # repeated images span no more
-            return lengths[kept].astype(np.float64) ** 2 / self.count, directions[kept].T
+            return lengths[kept].astype(np.float64) ** 2, directions[kept].T
         gram = sum((standard[part] * self.image_weights[part, None]).T @ standard[part]
                    for part in self._blocks())
-        curvature, directions = np.linalg.eigh(gram.astype(np.float64))
-        return np.maximum(curvature, 0) / self.count, directions.astype(np.float32)
+        squares, directions = np.linalg.eigh(gram.astype(np.float64))
+        return np.maximum(squares, 0), directions.astype(np.float32)
 
     def fit(self, strength: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the solution for a C, as (features, classes) weights and (classes,) biases.
@@ -73,15 +74,16 @@ class LogisticPath:
         Both are for features as they are, not standardised.
         """
         # Of two classes scikit-learn penalises the one difference, as if C were twice this.
-        strength = strength / 2 if self.count == 2 else strength
+        strength = strength / 2 if self.count == 2 and not self.hinge else strength
         total = float(self.image_weights.sum())
         scale = 1 / np.sqrt(np.append(self.curvature + 1 / strength, total / self.count))[:, None]
 
         def measure(point: np.ndarray) -> tuple[float, np.ndarray]:
             solution = point.reshape(-1, self.count) * scale
             loss, slope = self._measure(solution)
-            loss += float((solution[:-1] ** 2).sum()) / (2 * strength)
-            slope[:-1] += solution[:-1] / strength
+            penalised = solution[: None if self.hinge else -1]
+            loss += float((penalised**2).sum()) / (2 * strength)
+            slope[: len(penalised)] += penalised / strength
             return loss / total, (slope * scale).ravel() / total
 
         tolerance = TOLERANCES[len(self.codes) >= LARGE]
@@ -98,60 +100,42 @@ class LogisticPath:
         for part in self._blocks():
             block, codes, worth = self.features[part], self.codes[part], self.image_weights[part]
             logits = block @ weights + biases.astype(np.float32)
-            logits -= logits.max(axis=1, keepdims=True)
-            rows = np.arange(len(codes))
-            own = logits[rows, codes]
-            odds = np.exp(logits, out=logits)
-            sums = odds.sum(axis=1)
-            losses = np.log(sums) - own
-            odds /= sums[:, None]
-            odds[rows, codes] -= 1
-            if self.focus:
-                missed = np.maximum(1 - np.exp(-losses), np.float32(1e-7))
-                steeper = self.focus * (1 - missed) * losses / missed
-                odds *= (worth * missed**self.focus * (1 + steeper))[:, None]
-                losses *= missed**self.focus
-            else:
-                odds *= worth[:, None]
-            loss += float((worth * losses).sum(dtype=np.float64))
+            measure = self._measure_hinge if self.hinge else self._measure_softmax
+            losses, odds = measure(logits, codes, worth)
+            loss += float(losses.sum(dtype=np.float64))
             slope[:-1] += block.T @ odds
             slope[-1] += odds.sum(axis=0, dtype=np.float64)
         return loss, slope
 
+    def _measure_softmax(self, logits, codes, worth) -> tuple[np.ndarray, np.ndarray]:
+        """Return the images' losses, and their slope by the logits, which are overwritten."""
+        logits -= logits.max(axis=1, keepdims=True)
+        rows = np.arange(len(codes))
+        own = logits[rows, codes]
+        odds = np.exp(logits, out=logits)
+        sums = odds.sum(axis=1)
+        losses = np.log(sums) - own
+        odds /= sums[:, None]
+        odds[rows, codes] -= 1
+        if self.focus:
+            missed = np.maximum(1 - np.exp(-losses), np.float32(1e-7))
+            steeper = self.focus * (1 - missed) * losses / missed
+            odds *= (worth * missed**self.focus * (1 + steeper))[:, None]
+            return worth * missed**self.focus * losses, odds
+        odds *= worth[:, None]
+        return worth * losses, odds
+
+    @staticmethod
+    def _measure_hinge(logits, codes, worth) -> tuple[np.ndarray, np.ndarray]:
+        """As `_measure_softmax`, for the squared hinge."""
+        own = np.arange(len(codes)), codes
+        signs, worths = np.full_like(logits, -1), np.ones_like(logits)
+        signs[own], worths[own] = 1, worth
+        if logits.shape[1] == 2:  # one problem, in which both classes' weights count
+            worths[:] = worth[:, None]
+        slack = np.maximum(1 - signs * logits, 0)
+        return worths * slack**2, -2 * signs * worths * slack
+
     def _blocks(self):
         for start in range(0, len(self.codes), ROWS_AT_ONCE):
             yield slice(start, start + ROWS_AT_ONCE)
-
-
-class LogisticHead(Head):
-    """Logistic regression; candidates are the values of `c_grid`, the strongest penalty first."""
-
-    ordered = True
-
-    def try_candidates(self, inputs: np.ndarray, codes: np.ndarray,
-                       judged: np.ndarray) -> Iterator[tuple[dict, np.ndarray]]:
-        """Yield each C and its logits of `judged`."""
-        path, classes = self._start_path(inputs, codes)
-        self._solutions = {}
-        for strength in sorted(self.c_grid):
-            arrays = pack_linear(*path.fit(strength), classes, self.count)
-            self._solutions[strength] = arrays
-            yield {"C": strength}, multiply(judged, arrays)
-
-    def learn(self, settings: dict, inputs: np.ndarray, codes: np.ndarray) -> dict:
-        """Return the weights and biases for one C, found from those of its trial."""
-        path, classes = self._start_path(inputs, codes, self._solutions.pop(settings["C"]))
-        return pack_linear(*path.fit(settings["C"]), classes, self.count)
-
-    def answer(self, inputs: np.ndarray) -> np.ndarray:
-        """Return the logits, (rows, classes)."""
-        return multiply(inputs, self.arrays)
-
-    def _start_path(self, inputs, codes, arrays=None) -> tuple[LogisticPath, np.ndarray]:
-        """Return a path over the classes that are there, and these classes."""
-        classes, numbers = np.unique(codes, return_inverse=True)
-        start = arrays and (arrays["weights"][:, classes], np.where(
-            arrays["biases"] == NEVER, 0, arrays["biases"])[classes])
-        remedy = self.remedy
-        return LogisticPath(inputs, numbers, remedy.weigh(classes)[numbers],
-                            remedy.offset(numbers), remedy.focus, start), classes
