@@ -177,7 +177,7 @@ class FeatureSettings(Section):
 
 
 class HeadSettings(Section):
-    """How the classifier is trained (04), and what it is compared with (08)."""
+    """How the classifier is trained (04)."""
 
     classifier: Literal[HEADS] = _setting(
         "The classifier on the features: logistic regression, ridge regression, linear support "
@@ -192,7 +192,8 @@ class HeadSettings(Section):
         "What the classifier is given: the photo's features, the text of `text_columns`, or "
         "both, each with a classifier of its own.", "photo")
     text_columns: list[str] = _setting(
-        "Columns of the table that hold text about an image.", [], validate_default=True)
+        "Columns of the table that hold text about an image. Of the remedies a text takes class "
+        "weights and logit adjustment.", [], validate_default=True)
     c_grid: list[Annotated[float, Field(gt=0)]] = _setting(
         "Candidates for C of the logistic regression, the inverse strength of the L2 penalty.",
         [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0], min_length=1)
@@ -202,7 +203,7 @@ class HeadSettings(Section):
 
     @field_validator("imbalance")
     @classmethod
-    def _require_loss(cls, remedy: str, others) -> str:
+    def _require_head_that_takes_it(cls, remedy: str, others) -> str:
         heads, own = TAKEN_BY.get(remedy, HEADS), others.data.get("classifier")
         if own and own not in heads:
             raise ValueError(f"it is for {' and '.join(heads)}, and the head is {own}")
@@ -213,6 +214,9 @@ class HeadSettings(Section):
     def _require_columns(cls, columns: list[str], others) -> list[str]:
         if not columns and others.data.get("inputs", "photo") != "photo":
             raise ValueError(f"`inputs: {others.data['inputs']}` needs the names of columns")
+        own = {"image_id", "path", "label", "split"}
+        if len(set(columns)) < len(columns) or own & set(columns):
+            raise ValueError("it should name each column once, and only text about the image")
         return columns
 
 
@@ -224,7 +228,7 @@ class ProjectionSettings(Section):
 
 
 class EvaluationSettings(Section):
-    """What is reported (06), and what is compared (07)."""
+    """What is reported (06), and what is compared (07, 08)."""
 
     final: bool = _setting(
         "Score the hold-out and the data set's own test images, and keep count. Leave it off "
@@ -244,6 +248,13 @@ class EvaluationSettings(Section):
         min_length=2)
     compare_heads_images: int = _setting(
         "Training images that they are compared on, at most.", 5_000, ge=30)
+
+    @field_validator("compare_heads")
+    @classmethod
+    def _require_unlike_heads(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("it should name each head once")
+        return names
 
 
 class Recipe(Section):

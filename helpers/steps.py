@@ -36,8 +36,7 @@ STEPS = (
              "train_features": "train_features_{backbone}.npy",
              "test_features": "test_features_{backbone}.npy",
              "train_labels": "train_labels.npy", "metadata": "metadata.json"}}),
-    Step("04_training", reads=("table", "label_mapping", "class_weights", "train_features",
-                               "test_features"),
+    Step("04_training", reads=("table", "label_mapping", "train_features", "test_features"),
          settings=("network", "head", "splits.seed"), makes={
              "oof_probabilities": "oof_probabilities.csv",
              "test_probabilities": "test_probabilities.csv"},
@@ -54,7 +53,7 @@ STEPS = (
          settings=("network", "features", "head", "splits.seed", "evaluation.bootstrap",
                    "evaluation.compare", "evaluation.compare_images"),
          makes={"backbones": "backbones.csv"}),
-    Step("08_heads", reads=("table", "label_mapping", "class_weights", "train_features"),
+    Step("08_heads", reads=("table", "label_mapping", "train_features"),
          settings=("network", "head", "splits.seed", "evaluation.bootstrap",
                    "evaluation.compare_heads", "evaluation.compare_heads_images"),
          makes={"heads": "heads.csv", "heads_by_class": "heads_by_class.csv"}),

@@ -11,7 +11,11 @@ from sklearn.metrics import f1_score
 from helpers.data.preparation import prepare_run
 from helpers.data.splits import select_rows
 from helpers.evaluation.baselines import answer_baselines, tabulate_baselines
-from helpers.evaluation.compare import compare_scores
+from helpers.evaluation.compare import (
+    compare_scores,
+    correct_for_many,
+    describe_difference,
+)
 from helpers.evaluation.learning_curve import draw_share, measure_learning_curve
 from helpers.features.extraction import extract_run
 from helpers.features.store import load_codes, load_features
@@ -57,6 +61,38 @@ def test_a_paired_difference_is_that_of_resampled_images():
     draws = [difference(rng.integers(0, len(one), len(one))) for _ in range(400)]
     assert found.difference == pytest.approx(difference(np.arange(len(one))))
     assert [found.low, found.high] == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.02)
+
+
+def test_groups_are_drawn_whole():
+    """Ten copies of each image are no more evidence than the image alone."""
+    one, other = tables(60)
+    ten = [table.loc[table.index.repeat(10)].assign(group=np.repeat(np.arange(60), 10))
+           for table in (one, other)]
+    alone = compare_scores(one, other, CLASSES, 1000, seed=0)
+    copied = compare_scores(*ten, CLASSES, 1000, seed=0)
+    torn = compare_scores(*(t.drop(columns="group") for t in ten), CLASSES, 1000, seed=0)
+    pd.testing.assert_frame_equal(copied, alone)
+    width = [found.high.macro_f1 - found.low.macro_f1 for found in (
+        table.rename({"macro F1": "macro_f1"}) for table in (copied, torn))]
+    assert width[0] > 2 * width[1]
+    with pytest.raises(ValueError, match="different images"):
+        compare_scores(one, other.iloc[::-1], CLASSES, 100, seed=0)
+
+
+def test_holms_correction_is_the_published_one():
+    # Sorted: 0.005 x 4, 0.01 x 3, 0.03 x 2, 0.04 x 1, none below the one before.
+    assert correct_for_many([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert correct_for_many([0.6, 0.7]).tolist() == [1, 1]
+
+
+def test_a_difference_is_said_in_words():
+    row = pd.Series({"difference": -0.004, "low": -0.016, "high": 0.009})
+    assert describe_difference("SMOTE", "macro F1", row) == (
+        "SMOTE: macro F1 -0.4 points (-1.6 to +0.9): no difference seen")
+    lower = pd.Series({"difference": -0.04, "low": -0.06, "high": -0.02})
+    said = describe_difference("x", "log loss", lower)
+    assert said == "x: log loss -0.040 (-0.060 to -0.020): better"
+    assert describe_difference("x", "accuracy", lower).endswith(": worse")
 
 
 def test_what_both_find_hard_cancels_out():

@@ -44,8 +44,7 @@ def unequal():
 def fit(unequal, head="logistic", remedy="none", grid=(0.1,)):
     features, codes, folds = unequal
     settings = HeadSettings(classifier=head, imbalance=remedy, c_grid=list(grid))
-    weights = len(codes) / (3 * np.bincount(codes))
-    return create_head(settings, weights, 0).fit(features, codes, folds == 1)
+    return create_head(settings, 3, 0).fit(features, codes, folds == 1)
 
 
 def few_settings(monkeypatch, kind, **settings):
@@ -61,7 +60,8 @@ LIBRARY = {
         5, metric="cosine", weights="distance")),
     "forest": (estimators.ForestHead, {"min_samples_leaf": 2},
                lambda weights: RandomForestClassifier(
-                   200, min_samples_leaf=2, class_weight=weights, random_state=0)),
+                   200, min_samples_leaf=2, max_leaf_nodes=estimators.LEAVES,
+                   class_weight=weights, random_state=0)),
     "boosting": (estimators.BoostingHead, {"learning_rate": 0.1},
                  lambda weights: HistGradientBoostingClassifier(
                      max_iter=50, max_leaf_nodes=15, early_stopping=False, random_state=0,
@@ -75,9 +75,8 @@ def test_a_head_answers_as_its_library_alone(unequal, monkeypatch, name, remedy)
     kind, settings, create = LIBRARY[name]
     few_settings(monkeypatch, kind, **settings)
     features, codes, _ = unequal
-    weights = dict(enumerate(len(codes) / (3 * np.bincount(codes))))
     library = make_pipeline(StandardScaler(), PCA(8, random_state=0),
-                            create(weights if remedy == "class_weights" else None))
+                            create("balanced" if remedy == "class_weights" else None))
     library.fit(features, codes)
     found = fit(unequal, name, remedy).predict(features)
     assert np.array_equal(found.argmax(axis=1), library.predict(features))
@@ -91,12 +90,11 @@ def test_a_head_answers_as_its_library_alone(unequal, monkeypatch, name, remedy)
 def test_the_support_vector_machine_is_scikit_learns(unequal, monkeypatch, remedy, classes):
     monkeypatch.setattr(linear, "STRENGTHS", (0.01,))
     features, codes, folds = (part[unequal[1] < classes] for part in unequal)
-    weights = dict(enumerate(len(codes) / (classes * np.bincount(codes))))
     library = make_pipeline(StandardScaler(), LinearSVC(
         C=0.01, tol=1e-8, max_iter=100_000,
-        class_weight=weights if remedy == "class_weights" else None)).fit(features, codes)
+        class_weight="balanced" if remedy == "class_weights" else None)).fit(features, codes)
     settings = HeadSettings(classifier="svm", imbalance=remedy)
-    head = create_head(settings, list(weights.values()), 0).fit(features, codes, folds == 1)
+    head = create_head(settings, classes, 0).fit(features, codes, folds == 1)
     expected = library.decision_function(features)
     found = head.answer(features)
     np.testing.assert_allclose(found if classes > 2 else found[:, 1], expected, atol=2e-3)
@@ -233,7 +231,7 @@ def test_nothing_repeated_or_invented_is_judged(unequal, monkeypatch, head, reme
     features, codes, folds = unequal
     marked = np.hstack([features, 9.0 * np.eye(5)[folds]]).astype(np.float32)
     settings = HeadSettings(classifier=head, imbalance=remedy, c_grid=[0.1])
-    kind = type(create_head(settings, [1.0] * 3, 0))
+    kind = type(create_head(settings, 3, 0))
     tries, learns, asks = [], [], []
     originals = kind.try_candidates, kind.learn, kind.predict
 
@@ -251,7 +249,7 @@ def test_nothing_repeated_or_invented_is_judged(unequal, monkeypatch, head, reme
 
     for method in (try_candidates, learn, predict):
         monkeypatch.setattr(kind, method.__name__, method)
-    probabilities, _ = cross_validate(lambda: create_head(settings, [1.0] * 3, 0), marked, codes,
+    probabilities, _ = cross_validate(lambda: create_head(settings, 3, 0), marked, codes,
                                       folds, progress=False)
     assert probabilities.shape == (len(codes), 3)
     for fold, (tried, learnt, asked) in enumerate(zip(tries, learns, asks, strict=True)):
@@ -271,7 +269,7 @@ def test_every_head_is_saved_without_pickle_and_answers_as_before(unequal, tmp_p
     monkeypatch.setattr(estimators, "TREES", 10)
     features, codes, folds = unequal
     settings = HeadSettings(classifier=name, imbalance="none", c_grid=[0.1])
-    _, models = cross_validate(lambda: create_head(settings, [1.0] * 3, 0), features, codes,
+    _, models = cross_validate(lambda: create_head(settings, 3, 0), features, codes,
                                folds, progress=False)
     save_models(models[:2], name, ["a", "b", "c"], {"backbone": "x"}, tmp_path / "head.npz")
     again, _ = load_models(tmp_path / "head.npz", {"backbone": "x"})
@@ -300,7 +298,7 @@ def test_two_classes_a_missing_class_and_useless_features_are_coped_with(unequal
     lone = np.where((codes == 2) & (folds != 0), 1, codes)  # class 2 in fold 0 alone
     settings = HeadSettings(classifier=name, imbalance="none", c_grid=[0.1])
     for targets, count in ((lone, 3), (np.minimum(codes, 1), 2)):
-        found, _ = cross_validate(lambda n=count: create_head(settings, [1.0] * n, 0), dull,
+        found, _ = cross_validate(lambda n=count: create_head(settings, n, 0), dull,
                                   targets, folds, progress=False)
         assert np.isfinite(found).all() and np.allclose(found.sum(axis=1), 1, atol=1e-5)
         if count == 3:
@@ -337,10 +335,45 @@ def test_settings_are_refused_by_name():
             ({"head": "ridge", "imbalance": "focal"}, "and the head is ridge"),
             ({"compare_heads": ["logistic", "foerst"]}, "did you mean 'forest'"),
             ({"compare_heads": ["ridge+focal", "svm"]}, "cannot be 'ridge\\+focal'"),
+            ({"compare_heads": ["svm", "svm"]}, "name each head once"),
+            ({"text_columns": ["label"]}, "only text about the image"),
             ({"inputs": "both"}, "needs the names of columns")):
         with pytest.raises(SuiteError, match=message):
             load_recipe("demo", wrong)
     assert load_recipe("demo", {"head": "ridge"}).head.classifier == "ridge"
+
+
+def test_class_weights_too_know_nothing_of_the_judged_fold(unequal):
+    features, codes, folds = unequal
+    for remedy in REMEDIES:
+        name = TAKEN_BY.get(remedy, HEADS)[0]
+        settings = HeadSettings(classifier=name, imbalance=remedy, c_grid=[0.1])
+        honest, fooled = (cross_validate(lambda s=settings: create_head(s, 3, 0), features, given,
+                                         folds, progress=False)[0]
+                          for given in (codes, np.where(folds == 2, 2, codes)))
+        assert np.array_equal(honest[folds == 2], fooled[folds == 2]), remedy
+
+
+def test_of_candidates_that_score_the_same_the_log_loss_chooses(unequal):
+    features, codes, folds = unequal
+    easy = np.hstack([features, 20.0 * np.eye(3)[codes]]).astype(np.float32)
+    head = fit((easy, codes, folds), grid=(0.1, 1.0))
+    assert head.choices["macro F1"].tolist() == [1, 1]
+    assert head.choices.chosen.tolist() == [False, True]
+
+
+def test_a_flawless_inner_fold_makes_nobody_certain(unequal):
+    codes = unequal[1]
+    scale = fit_temperature(np.eye(3)[codes], codes)
+    losses = -np.log(softmax(scale * np.eye(3)[codes], axis=1)[np.arange(len(codes)), codes])
+    assert losses.mean() == pytest.approx(1 / (len(codes) + 2), rel=1e-2)
+
+
+def test_a_training_part_of_one_class_is_refused(unequal):
+    features, codes, folds = unequal
+    alone = np.where(folds == 1, codes, 0)
+    with pytest.raises(SuiteError, match="one class only"):
+        fit((features, alone, folds))
 
 
 def test_log_loss_of_a_head_is_that_of_scikit_learn(unequal):

@@ -44,17 +44,17 @@ def digits():
     return features[chosen].astype(np.float32), codes[chosen], chosen % 5
 
 
-def create_logistic(weights, c_grid):
-    return LogisticHead(len(weights), Remedy("class_weights", weights), c_grid)
+def create_logistic(c_grid, count=10):
+    return LogisticHead(count, Remedy("class_weights"), c_grid)
 
 
-def train_folds(features, codes, folds, weights, c_grid):
-    return cross_validate(lambda: create_logistic(weights, c_grid), features, codes, folds, False)
+def train_folds(features, codes, folds, c_grid, count=10):
+    return cross_validate(lambda: create_logistic(c_grid, count), features, codes, folds, False)
 
 
 @pytest.fixture(scope="module")
 def trained(digits):
-    return train_folds(*digits, [1.0] * 10, [0.01, 1.0])
+    return train_folds(*digits, [0.01, 1.0])
 
 
 def test_every_image_gets_one_distribution(trained):
@@ -86,9 +86,9 @@ def test_the_penalty_is_judged_on_the_inner_rows_alone(digits):
     """On inner rows with scrambled labels every C is as bad, elsewhere not."""
     features, codes, folds = digits
     inner = folds == 1
-    honest = create_logistic([1.0] * 10, [1e-4, 1.0]).fit(features, codes, inner)
+    honest = create_logistic([1e-4, 1.0]).fit(features, codes, inner)
     spoilt = np.where(inner, (codes + 5) % 10, codes)
-    fooled = create_logistic([1.0] * 10, [1e-4, 1.0]).fit(features, spoilt, inner)
+    fooled = create_logistic([1e-4, 1.0]).fit(features, spoilt, inner)
     assert honest.choices["macro F1"].max() > 0.8 and fooled.choices["macro F1"].max() < 0.2
 
 
@@ -110,18 +110,17 @@ def test_models_are_saved_and_answer_for_the_same_inputs_only(digits, trained, t
 def test_an_image_never_decides_its_own_probabilities(digits, trained):
     features, codes, folds = digits
     spoilt = np.where(folds == 2, (codes + 1) % 10, codes)
-    probabilities, _ = train_folds(features, spoilt, folds, [1.0] * 10, [0.01, 1.0])
+    probabilities, _ = train_folds(features, spoilt, folds, [0.01, 1.0])
     assert np.array_equal(probabilities[folds == 2], trained[0][folds == 2])
     assert not np.array_equal(probabilities[folds != 2], trained[0][folds != 2])
 
 
 def test_a_head_answers_as_scikit_learns_pipeline(digits):
     features, codes, folds = digits
-    weights = np.linspace(0.5, 2, 10)
-    probabilities, models = train_folds(features, codes, folds, list(weights), [0.1])
+    probabilities, models = train_folds(features, codes, folds, [0.1])
     train = folds != 0
     model = make_pipeline(StandardScaler(), LogisticRegression(
-        C=0.1, class_weight=dict(enumerate(weights)), max_iter=5000, tol=1e-8))
+        C=0.1, class_weight="balanced", max_iter=5000, tol=1e-8))
     expected = model.fit(features[train], codes[train]).predict_proba(features)
     found = models[0].predict(features)
     np.testing.assert_allclose(found, expected, atol=1e-3)
@@ -133,7 +132,7 @@ def test_a_head_answers_as_scikit_learns_pipeline(digits):
 def test_two_classes_work_as_many_do(digits):
     features, codes, folds = digits
     two = codes < 2
-    probabilities, models = train_folds(features[two], codes[two], folds[two], [1, 1], [1.0])
+    probabilities, models = train_folds(features[two], codes[two], folds[two], [1.0], 2)
     assert models[0].arrays["weights"].shape == (64, 2)
     assert metrics.accuracy_score(codes[two], probabilities.argmax(axis=1)) > 0.95
 
@@ -142,15 +141,15 @@ def test_the_path_is_left_when_the_score_has_fallen(digits, monkeypatch):
     features, codes, folds = digits
     monkeypatch.setattr(selection, "FALLEN", 1.01)  # at once
     monkeypatch.setattr(selection, "LARGE", 0)
-    head = create_logistic([1.0] * 10, [10, 1, 0.01, 0.001]).fit(features, codes, folds == 1)
+    head = create_logistic([10, 1, 0.01, 0.001]).fit(features, codes, folds == 1)
     assert head.choices["C"].tolist() == [0.001] and head.choices.chosen.all()
 
 
 def test_many_images_take_the_short_cut_to_nearly_the_same_answer(digits, monkeypatch):
     features, codes, folds = digits
-    exact = create_logistic([1.0] * 10, [0.01]).fit(features, codes, folds == 1)
+    exact = create_logistic([0.01]).fit(features, codes, folds == 1)
     monkeypatch.setattr(penalty_path, "LARGE", 0)
-    head = create_logistic([1.0] * 10, [0.01]).fit(features, codes, folds == 1)
+    head = create_logistic([0.01]).fit(features, codes, folds == 1)
     np.testing.assert_allclose(head.predict(features), exact.predict(features), atol=0.05)
     assert not np.array_equal(head.predict(features), exact.predict(features))
 
@@ -158,7 +157,7 @@ def test_many_images_take_the_short_cut_to_nearly_the_same_answer(digits, monkey
 def test_a_class_that_only_the_inner_fold_has_is_learnt_in_the_end(digits):
     features, codes, folds = digits
     kept = (codes != 4) | (folds == 1)
-    head = create_logistic([1.0] * 10, [1.0]).fit(features[kept], codes[kept], folds[kept] == 1)
+    head = create_logistic([1.0]).fit(features[kept], codes[kept], folds[kept] == 1)
     found = head.predict(features).argmax(axis=1)
     assert metrics.accuracy_score(codes, found) > 0.9 and (found == 4).any()
 

@@ -12,12 +12,11 @@ from helpers.data.preparation import prepare_run
 from helpers.evaluation import head_comparison
 from helpers.evaluation.head_comparison import answer_heads, tabulate_heads
 from helpers.features.extraction import extract_run
-from helpers.files import SuiteError, load_json
+from helpers.files import SuiteError
 from helpers.run import open_run
-from helpers.settings import CANDIDATES, Recipe
+from helpers.settings import CANDIDATES, HeadSettings, Recipe
 from helpers.training import estimators, perceptron, text
 from helpers.training.crossvalidation import (
-    create_run_model,
     cross_validate,
     describe_inputs,
     load_inputs,
@@ -25,7 +24,8 @@ from helpers.training.crossvalidation import (
     train_run,
 )
 from helpers.training.fusion import FusionHead, PhotoAndText
-from helpers.training.text import TextHead, count_terms, join_texts
+from helpers.training.heads import create_head, create_model
+from helpers.training.text import TextHead, check_texts, count_terms, join_texts
 
 WORDS = ["caisse en carton", "bouteille en verre", "boîte en métal"]
 
@@ -84,8 +84,10 @@ def test_two_classes_of_text_are_saved_as_many_are(described):
 def test_accents_case_and_html_make_no_difference():
     rows = pd.DataFrame({"title": ["Métal", "METAL"],
                          "more": ["<b>rouill&eacute;</b>", "rouille"]})
-    one, other = join_texts(rows, ["title", "more"], "table.csv")
+    one, other = join_texts(rows, ["title", "more"])
     assert one == "Métal  rouillé" and other == "METAL rouille"
+    sizes = pd.DataFrame({"title": ["taille < 40 cm et poids > 3 kg", "&lt;b&gt; et <br/>"]})
+    assert join_texts(sizes, ["title"]).tolist() == ["taille < 40 cm et poids > 3 kg", "<b> et"]
     terms = count_terms([one, other])
     assert (terms[[0]] != terms[[1]]).nnz == 0 and terms.nnz > 0
 
@@ -96,7 +98,7 @@ def test_accents_case_and_html_make_no_difference():
 def test_a_column_that_is_no_text_is_refused(column, message):
     rows = pd.DataFrame({"title": ["a", "b"], "price": ["12.5", ""], "none": ["", None]})
     with pytest.raises(SuiteError, match=message):
-        join_texts(rows, ["title", column], "table.csv")
+        check_texts(rows, ["title", column], "table.csv")
 
 
 def test_the_blend_is_the_best_on_rows_that_neither_has_learnt_from(described):
@@ -106,9 +108,7 @@ def test_the_blend_is_the_best_on_rows_that_neither_has_learnt_from(described):
                           count_terms(texts))
     recipe = Recipe(name="x", data={"source": "folders", "path": "x"},
                     head={"inputs": "both", "text_columns": ["title"]}).head
-    from helpers.training.heads import create_model
-
-    model = create_model(recipe, [1.0] * 3, 0).fit(inputs, codes, folds == 1)
+    model = create_model(recipe, 3, 0).fit(inputs, codes, folds == 1)
     assert isinstance(model, FusionHead)
     photo, said, both = (log_loss(codes[folds == 1], part.judged)
                          for part in (model.photo, model.text, model))
@@ -180,17 +180,34 @@ def test_a_column_that_is_not_there_stops_the_first_notebook(rakuten, write_reci
         prepare_run(run)
 
 
-def test_all_default_candidates_can_be_made():
-    weights = [1.0, 2.0]
-    from helpers.settings import HeadSettings
-    from helpers.training.heads import create_head
+def test_a_fold_without_text_is_answered_by_its_photos(described):
+    _, codes, folds = described
+    rng = np.random.default_rng(1)
+    features = (3 * np.eye(3)[codes] + rng.normal(size=(60, 3))).astype(np.float32)
+    noise = ["".join(rng.choice(list("abcdef"), 8)) if fold != 1 else "" for fold in folds]
+    recipe = Recipe(name="x", data={"source": "folders", "path": "x"},
+                    head={"inputs": "both", "text_columns": ["title"]}).head
+    model = create_model(recipe, 3, 0).fit(
+        PhotoAndText(features, count_terms(noise)), codes, folds == 1)
+    assert model.share == 1
 
+
+def test_another_setting_is_compared_anew_and_a_heedless_one_is_not(run, monkeypatch):
+    few = {"compare_heads": ["logistic", "class_mean"], "text_columns": [], "inputs": "photo"}
+    one = type(run)(run.recipe.change(**few), run.folder)
+    before = answer_heads(one)
+    fitted = []
+    original = head_comparison.create_model
+    monkeypatch.setattr(head_comparison, "create_model", lambda settings, *rest: (
+        fitted.append(settings.classifier), original(settings, *rest))[1])
+    other = type(run)(run.recipe.change(**few, c_grid=[0.5]), run.folder)
+    after = answer_heads(other)
+    assert set(fitted) == {"logistic"}
+    assert after["nearest class mean"].equals(before["nearest class mean"])
+
+
+def test_all_default_candidates_can_be_made():
     for name in CANDIDATES:
         head, _, remedy = name.partition("+")
-        made = create_head(HeadSettings(classifier=head, imbalance=remedy or "none"), weights, 0)
+        made = create_head(HeadSettings(classifier=head, imbalance=remedy or "none"), 2, 0)
         assert made.count == 2
-
-
-def test_a_run_without_text_gives_the_photos_features(run):
-    assert load_json(run.need("label_mapping"))
-    assert create_run_model(run).photo.count == len(load_json(run.need("label_mapping")))

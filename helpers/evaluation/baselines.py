@@ -23,7 +23,7 @@ SIDE = 16  # pixels; 16 x 16 x 3 = 768 numbers, about as many as a backbone give
 
 def open_part(run: Run, name: str, rows: pd.DataFrame, **settings) -> Run:
     """Open a small run below `run`, on some of its training images, with other settings."""
-    part = Run(run.recipe.change(**settings), make_folder(run.folder / name))
+    part = Run(run.recipe.change(inputs="photo", **settings), make_folder(run.folder / name))
     mapping = load_json(run.need("label_mapping"))
     part.save("normalisation", run.measured or {})
     part.save("label_mapping", mapping)
@@ -43,8 +43,7 @@ def answer_baselines(run: Run) -> dict[str, pd.DataFrame]:
     rows = select_rows(run.load_table(), "train")
     chosen = sample_rows(rows, run.recipe.evaluation.compare_images, run.recipe.splits.seed)
     rows, codes = rows.iloc[chosen].reset_index(drop=True), load_codes(run)[chosen]
-    mapping = load_json(run.need("class_weights"))
-    classes, weights = list(mapping), list(mapping.values())
+    classes = list(load_json(run.need("label_mapping")))
     own, inputs, answers = run.recipe.network.weights, {"raw pixels": shrink_images(rows)}, {}
     if own != "random":
         random = open_part(run, "baselines/random_weights", rows, weights="random")
@@ -54,8 +53,8 @@ def answer_baselines(run: Run) -> dict[str, pd.DataFrame]:
     for name, values in inputs.items():
         print(f"{name}: {values.shape[1]} numbers an image")
         probabilities, _ = cross_validate(
-            lambda: create_head(run.recipe.head, weights, run.recipe.splits.seed), values, codes,
-            rows.fold.to_numpy())
+            lambda: create_head(run.recipe.head, len(classes), run.recipe.splits.seed), values,
+            codes, rows.fold.to_numpy(), keep=False)
         answers[name] = tabulate_probabilities(rows, probabilities, classes)
     largest = rows.label.value_counts().idxmax()
     return {f"always '{largest}'": answer_always(rows, largest)} | answers

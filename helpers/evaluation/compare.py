@@ -25,9 +25,14 @@ def resample_scores(tables: dict[str, pd.DataFrame], classes: list[str], resampl
 
     Returns:
         Name -> score -> (1 + resamples,) values, the first of the images as they are; `classes`
-        holds F1 of each class, (1 + resamples, classes).
+        holds F1 of each class, (1 + resamples, classes), NaN where a draw has none of its images.
+
+    Raises:
+        ValueError: the tables' labels differ.
     """
     first = next(iter(tables.values()))
+    if any(list(table.label) != list(first.label) for table in tables.values()):
+        raise ValueError("the tables answer for different images")
     groups = pd.factorize(first.group)[0] if "group" in first else np.arange(len(first))
     sums = {name: _sum_groups(table, groups, classes) for name, table in tables.items()}
     rng, count, drawn = np.random.default_rng(seed), groups.max() + 1, []
@@ -55,7 +60,9 @@ def _sum_groups(table: pd.DataFrame, groups: np.ndarray, classes: list[str]):
 def _score(times: np.ndarray, confusions: csr_array, losses: np.ndarray | None,
            count: int) -> dict[str, np.ndarray]:
     stack = (confusions.T @ times.T).T.reshape(len(times), count, count)
-    scores = score_confusion(stack) | {"classes": class_f1(stack)}
+    # A draw without an image of a class says nothing about it.
+    by_class = np.where(stack.sum(axis=-1) > 0, class_f1(stack), np.nan)
+    scores = score_confusion(stack) | {"classes": by_class}
     if losses is not None:
         scores["log loss"] = times @ losses / stack.sum(axis=(1, 2))
     return scores

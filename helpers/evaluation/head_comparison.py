@@ -15,13 +15,16 @@ from tqdm import tqdm
 from helpers.data.splits import sample_rows, select_rows
 from helpers.evaluation.compare import correct_for_many, resample_scores, subtract_scores
 from helpers.evaluation.intervals import find_interval
-from helpers.features.store import load_codes
+from helpers.features.store import load_codes, load_features
 from helpers.files import hash_files, load_json, write_whole
 from helpers.run import Run
 from helpers.settings import REMEDIES, HeadSettings
-from helpers.training.crossvalidation import cross_validate, load_inputs, tabulate_probabilities
+from helpers.training.crossvalidation import cross_validate, tabulate_probabilities
+from helpers.training.fusion import PhotoAndText
 from helpers.training.heads import create_model
 from helpers.training.imbalance import describe_small_classes
+from helpers.training.text import count_terms, load_texts
+from helpers.versions import describe_versions
 
 TITLES = {
     "logistic": "logistic regression", "ridge": "ridge regression", "svm": "linear SVM",
@@ -66,32 +69,50 @@ def answer_heads(run: Run) -> dict[str, pd.DataFrame]:
     limit, seed = run.recipe.evaluation.compare_heads_images, run.recipe.splits.seed
     chosen = sample_rows(rows, limit, seed)
     rows, codes = rows.iloc[chosen].reset_index(drop=True), load_codes(run)[chosen]
-    weights = load_json(run.need("class_weights"))
+    classes = list(load_json(run.need("label_mapping")))
     candidates, inputs, answers = list_candidates(run), {}, {}
     if any(settings.imbalance == "smote" for settings in candidates.values()):
         print(describe_small_classes(rows) or "every class has enough images for SMOTE")
     made_from = {name: hash_files(run.need(name))[0]
-                 for name in ("table", "train_features", "class_weights")}
+                 for name in ("table", "train_features")}
     for title, settings in (bar := tqdm(candidates.items(), unit="head")):
         bar.set_postfix_str(title)
         note = {"made_from": made_from, "images": len(rows), "seed": seed,
-                "settings": settings.model_dump(mode="json", exclude={"learning_curve"})}
+                "settings": describe_candidate(settings), "versions": describe_versions()}
         path = run.folder / "heads" / f"{title.replace(' ', '_')}.npz"
         probabilities, seconds = _load_answers(path, note)
         if probabilities is None:
-            if settings.inputs not in inputs:
-                inputs[settings.inputs] = load_inputs(run, "train", settings.inputs)[chosen]
+            for part in ("photo", "text"):
+                if settings.inputs in (part, "both") and part not in inputs:
+                    inputs[part] = _load_part(run, part, chosen)
+            given = (PhotoAndText(inputs["photo"], inputs["text"])
+                     if settings.inputs == "both" else inputs[settings.inputs])
             start = time.perf_counter()
             probabilities, _ = cross_validate(
-                lambda s=settings: create_model(s, list(weights.values()), seed),
-                inputs[settings.inputs], codes, rows.fold.to_numpy(), progress=False)
+                lambda s=settings: create_model(s, len(classes), seed), given, codes,
+                rows.fold.to_numpy(), progress=False, keep=False)
             seconds = time.perf_counter() - start
             with write_whole(path) as temporary, temporary.open("wb") as stream:
                 np.savez(stream, probabilities=probabilities, seconds=seconds,
                          note=np.array(json.dumps(note)))
-        answers[title] = tabulate_probabilities(rows, probabilities, list(weights))
+        answers[title] = tabulate_probabilities(rows, probabilities, classes)
         answers[title].attrs["seconds"] = round(float(seconds), 1)
     return answers
+
+
+def describe_candidate(settings: HeadSettings) -> dict:
+    """Return the settings that a candidate heeds, as plain values."""
+    heeded = {"classifier", "imbalance", "inputs"}
+    heeded |= {"c_grid"} if settings.classifier == "logistic" else set()
+    heeded |= {"text_columns"} if settings.inputs != "photo" else set()
+    return settings.model_dump(mode="json", include=heeded)
+
+
+def _load_part(run: Run, part: str, chosen: np.ndarray):
+    """Return features, or counted terms, of the training images at some positions."""
+    if part == "photo":
+        return np.asarray(load_features(run, "train"))[chosen]
+    return count_terms(load_texts(run, "train").iloc[chosen])
 
 
 def _load_answers(path: Path, note: dict) -> tuple[np.ndarray | None, float]:
@@ -100,7 +121,7 @@ def _load_answers(path: Path, note: dict) -> tuple[np.ndarray | None, float]:
         with np.load(path, allow_pickle=False) as stored:
             if json.loads(str(stored["note"])) == note:
                 return stored["probabilities"], float(stored["seconds"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         pass
     return None, 0.0
 
@@ -115,8 +136,9 @@ def tabulate_heads(run: Run,
         row a candidate and class: `images`, `F1`, `difference`, `low`, `high`.
     """
     classes = list(load_json(run.need("label_mapping")))
-    drawn = resample_scores(answers, classes, run.recipe.evaluation.bootstrap,
-                            run.recipe.splits.seed)
+    # With fewer draws even a difference in all of them would not pass Holm's correction.
+    draws = max(run.recipe.evaluation.bootstrap, 50 * len(answers))
+    drawn = resample_scores(answers, classes, draws, run.recipe.splits.seed)
     baseline, *others = drawn
     images = answers[baseline].label.value_counts().reindex(classes, fill_value=0)
     overall, by_class = [], []
@@ -130,7 +152,8 @@ def tabulate_heads(run: Run,
         low, high = find_interval(np.array(draws))
         by_class.append(pd.DataFrame({
             "candidate": name, "class": classes, "images": images.to_numpy(),
-            "F1": scores["classes"][0], "difference": difference, "low": low, "high": high}))
+            "F1": np.nan_to_num(scores["classes"][0]), "low": low, "high": high,
+            "difference": np.nan_to_num(difference)}))
     table = pd.concat(overall, ignore_index=True)
     table["p_holm"] = np.nan
     for _, rows in table[table.candidate.isin(others)].groupby("score"):

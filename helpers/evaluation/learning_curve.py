@@ -33,7 +33,7 @@ def measure_learning_curve(run: Run, rows: pd.DataFrame, inputs, codes: np.ndarr
     for share in [*sorted(run.recipe.head.learning_curve), 1.0]:
         learnt = draw_share(codes, folds, share, run.recipe.splits.seed)
         answers = probabilities if share == 1 else cross_validate(
-            lambda: create_run_model(run), inputs, codes, folds, learnt=learnt)[0]
+            lambda: create_run_model(run), inputs, codes, folds, learnt=learnt, keep=False)[0]
         answered = tabulate_probabilities(rows, answers, classes)
         score = score_sets({"all": answered}, classes, run)["all"].loc["macro F1"]
         images = np.mean([(learnt & (folds != fold)).sum() for fold in np.unique(folds)])

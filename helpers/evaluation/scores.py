@@ -35,7 +35,7 @@ def class_f1(confusion: np.ndarray) -> np.ndarray:
 def measure_losses(table: pd.DataFrame, classes: list[str]) -> np.ndarray:
     """Return each image's logarithmic loss, (images,): how unlikely its class was said to be.
 
-    A probability of 0 counts as the smallest of its kind of number, as in scikit-learn.
+    A probability under float32's epsilon counts as that, as in scikit-learn.
     """
     probabilities = table[[f"p_{name}" for name in classes]].to_numpy(np.float32)
     codes = table.label.map({name: code for code, name in enumerate(classes)})

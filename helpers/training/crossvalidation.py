@@ -7,7 +7,7 @@ here knows what a model is made of: a head on features today, a fine-tuned netwo
 
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from helpers.files import SuiteError, load_json, show_path, write_whole
 from helpers.run import Run
 from helpers.training.fusion import PhotoAndText
 from helpers.training.heads import create_model, name_kind, restore_model
-from helpers.training.text import load_text
+from helpers.training.text import count_terms, load_texts
 from helpers.versions import describe_changes, describe_versions
 
 
@@ -39,7 +39,7 @@ class Model(Protocol):
 
 
 def cross_validate(create: Callable[[], Model], inputs, codes: np.ndarray, folds: np.ndarray,
-                   progress: bool = True, learnt: np.ndarray | None = None
+                   progress: bool = True, learnt: np.ndarray | None = None, keep: bool = True
                    ) -> tuple[np.ndarray, list[Model]]:
     """Fit one model a fold on the other folds, and let it answer for the fold it never saw.
 
@@ -52,16 +52,18 @@ def cross_validate(create: Callable[[], Model], inputs, codes: np.ndarray, folds
         codes: (images,) class codes 0..n-1.
         folds: (images,) fold numbers 0..k-1.
         learnt: (images,) bool, those that may be learnt from; all are judged.
+        keep: return the models; a forest's take gigabytes.
 
     Returns:
-        Out-of-fold probabilities (images, classes) float32, and the folds' models.
+        Out-of-fold probabilities (images, classes) float32, and the folds' models if kept.
     """
     count, models, parts = folds.max() + 1, [], []
     for fold in tqdm(range(count), desc="folds", unit="fold", disable=not progress):
         train = (folds != fold) & (learnt if learnt is not None else True)
         inner = folds[train] == (fold + 1) % count
-        models.append(create().fit(inputs[train], codes[train], inner))
-        parts.append(models[-1].predict(inputs[folds == fold]))
+        model = create().fit(inputs[train], codes[train], inner)
+        parts.append(model.predict(inputs[folds == fold]))
+        models += [model] if keep else []
     probabilities = np.empty((len(codes), parts[0].shape[1]), np.float32)
     for fold, part in enumerate(parts):
         probabilities[folds == fold] = part
@@ -120,7 +122,7 @@ def load_models(path: Path, description: dict) -> tuple[list[Model], list[str]]:
             fold, _, key = name.partition("/")
             folds.setdefault(int(fold), {})[key] = array
         models = [restore_model(kind, arrays) for _, arrays in sorted(folds.items())]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise SuiteError(f"{show_path(path)} holds no models of this suite ({error}). Run "
                          "04_training again.") from error
     changed = describe_changes(note["inputs"], description)
@@ -143,8 +145,8 @@ def tabulate_probabilities(rows: pd.DataFrame, probabilities: np.ndarray,
 
 def create_run_model(run: Run) -> Model:
     """Make the model that a run's recipe asks for, not fitted yet."""
-    weights = load_json(run.need("class_weights")).values()
-    return create_model(run.recipe.head, list(weights), run.recipe.splits.seed)
+    count = len(load_json(run.need("label_mapping")))
+    return create_model(run.recipe.head, count, run.recipe.splits.seed)
 
 
 def load_inputs(run: Run, part: str, wanted: str):
@@ -153,10 +155,16 @@ def load_inputs(run: Run, part: str, wanted: str):
     Args:
         wanted: `photo`, `text` or `both`, as the recipe's `inputs`.
     """
-    if wanted == "text":
-        return load_text(run, part)
-    features = np.asarray(load_features(run, part))
-    return features if wanted == "photo" else PhotoAndText(features, load_text(run, part))
+    features = None if wanted == "text" else np.asarray(load_features(run, part))
+    return form_inputs(wanted, features, load_texts(run, part) if wanted != "photo" else ())
+
+
+def form_inputs(wanted: str, features: np.ndarray | None, texts: Sequence[str]):
+    """Return what a model is given of images with these features and texts."""
+    if wanted == "photo":
+        return features
+    terms = count_terms(texts)
+    return terms if wanted == "text" else PhotoAndText(features, terms)
 
 
 def describe_inputs(run: Run) -> dict:

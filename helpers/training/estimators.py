@@ -17,7 +17,7 @@ from skops.io.exceptions import UntrustedTypesFoundException
 from helpers.files import SuiteError
 from helpers.training.selection import NEVER, Head, spread
 
-TREES = 200
+TREES, LEAVES = 200, 2_000  # more leaves a tree would make a model of gigabytes
 # What skops does not know by itself; neither runs anything when it is loaded.
 TRUSTED = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
            "sklearn.tree._tree.Tree"]
@@ -78,13 +78,6 @@ class EstimatorHead(Head):
         return Pipeline([("standardise", StandardScaler() if standardised else "passthrough"),
                          ("reduce", reduce if components else "passthrough")])
 
-    def weigh_classes(self, codes: np.ndarray) -> dict[int, float] | None:
-        """Return the weight of each class of `codes`, as scikit-learn takes them."""
-        if self.remedy.name != "class_weights":
-            return None
-        classes = np.unique(codes)
-        return dict(zip(classes.tolist(), self.remedy.weigh(classes).tolist(), strict=True))
-
 
 class ForestHead(EstimatorHead):
     """Random forest: it needs neither standardising nor PCA."""
@@ -94,8 +87,9 @@ class ForestHead(EstimatorHead):
 
     def create(self, codes: np.ndarray, **settings) -> RandomForestClassifier:
         """Make a forest of `TREES` trees."""
-        return RandomForestClassifier(TREES, **settings, class_weight=self.weigh_classes(codes),
-                                      random_state=self.remedy.seed, n_jobs=-1)
+        return RandomForestClassifier(
+            TREES, **settings, max_leaf_nodes=LEAVES, class_weight=self.remedy.class_weight,
+            random_state=self.remedy.seed, n_jobs=-1)
 
 
 class BoostingHead(EstimatorHead):
@@ -108,7 +102,7 @@ class BoostingHead(EstimatorHead):
         """Make 50 rounds of trees with at most 15 leaves."""
         return HistGradientBoostingClassifier(
             **settings, max_iter=50, max_leaf_nodes=15, early_stopping=False,
-            class_weight=self.weigh_classes(codes), random_state=self.remedy.seed)
+            class_weight=self.remedy.class_weight, random_state=self.remedy.seed)
 
 
 class NeighboursHead(EstimatorHead):

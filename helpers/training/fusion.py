@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss
 from helpers.training.selection import Head
 from helpers.training.text import TextHead
 
-SHARES = np.linspace(0, 1, 21)
+SHARES = np.linspace(1, 0, 21)  # of two that are as good, the larger
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class FusionHead:
                    for share in SHARES]
         losses = [log_loss(codes[inner], answer, labels=range(answer.shape[1]))
                   for answer in answers]
-        self.share, self.judged = float(SHARES[np.argmin(losses)]), answers[np.argmin(losses)]
+        best = int(np.argmin(losses))
+        self.share, self.judged = float(SHARES[best]), answers[best]
         self.choices = pd.DataFrame({"photo's share": SHARES, "log loss": losses,
                                      "chosen": self.share == SHARES})
         return self

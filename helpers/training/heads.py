@@ -4,8 +4,6 @@ A new one is a class with the methods of `selection.Head`, and its name here and
 `helpers.settings`.
 """
 
-from collections.abc import Sequence
-
 from helpers.settings import HeadSettings
 from helpers.training.estimators import BoostingHead, ForestHead, NeighboursHead
 from helpers.training.fusion import FusionHead
@@ -20,16 +18,14 @@ HEADS = {"logistic": LogisticHead, "ridge": RidgeHead, "svm": SvmHead, "knn": Ne
          "linear": LinearLayerHead, "mlp": PerceptronHead}
 
 
-def create_head(settings: HeadSettings, class_weights: Sequence[float], seed: int) -> Head:
-    """Make the photo's head that a recipe asks for, not fitted yet."""
-    remedy = Remedy(settings.imbalance, tuple(class_weights), seed)
-    return HEADS[settings.classifier](len(class_weights), remedy, settings.c_grid)
+def create_head(settings: HeadSettings, count: int, seed: int) -> Head:
+    """Make the photo's head that a recipe asks for, for `count` classes, not fitted yet."""
+    return HEADS[settings.classifier](count, Remedy(settings.imbalance, seed), settings.c_grid)
 
 
-def create_model(settings: HeadSettings, class_weights: Sequence[float],
-                 seed: int) -> Head | FusionHead:
+def create_model(settings: HeadSettings, count: int, seed: int) -> Head | FusionHead:
     """Make the model for the recipe's `inputs`, not fitted yet."""
-    photo = create_head(settings, class_weights, seed)
+    photo = create_head(settings, count, seed)
     text = TextHead(photo.count, photo.remedy)
     return {"photo": photo, "text": text, "both": FusionHead(photo, text)}[settings.inputs]
 

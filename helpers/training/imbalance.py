@@ -3,7 +3,6 @@
 What is judged is never resampled. Random sampling and SMOTE are imbalanced-learn's.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,14 +20,14 @@ STRENGTHS = np.linspace(0, 1.5, 7)  # candidates for logit adjustment; 1 is Meno
 class Remedy:
     """What is done about unequal classes while a head learns.
 
+    Everything, class weights too, is measured on the images that are learnt from.
+
     Args:
         name: one of `settings.REMEDIES`.
-        class_weights: weight of an image of each class, for `class_weights`.
         seed: of what is drawn.
     """
 
     name: str = "none"
-    class_weights: Sequence[float] = ()
     seed: int = 0
 
     def resample(self, features: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -54,15 +53,27 @@ class Remedy:
             features, codes = sampler.fit_resample(features, codes)
         return features, codes
 
-    def weigh(self, classes: np.ndarray) -> np.ndarray:
-        """Return the weight of an image of each of the class codes."""
-        if self.name != "class_weights":
-            return np.ones(len(classes))
-        return np.asarray(self.class_weights, float)[classes]
+    @property
+    def class_weight(self) -> str | None:
+        """What scikit-learn's classifiers take as `class_weight`."""
+        return "balanced" if self.name == "class_weights" else None
 
-    def offset(self, codes: np.ndarray) -> np.ndarray | float:
+    def weigh(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the weight of an image of each class, (classes,): as "balanced", or 1.
+
+        Args:
+            numbers: (images,) the class of each image, 0..n-1, each of which occurs.
+        """
+        counts = np.bincount(numbers)
+        if self.class_weight is None:
+            return np.ones(len(counts))
+        return len(numbers) / (len(counts) * counts)
+
+    def offset(self, numbers: np.ndarray) -> np.ndarray | float:
         """Return what the balanced softmax adds to the logits while learning, else 0."""
-        return np.log(np.bincount(codes) / len(codes)) if self.name == "balanced_softmax" else 0.0
+        if self.name != "balanced_softmax":
+            return 0.0
+        return np.log(np.bincount(numbers) / len(numbers))
 
     @property
     def focus(self) -> float:

@@ -44,7 +44,7 @@ class RidgeHead(MarginHead):
 
     def create(self, codes: np.ndarray, **settings) -> RidgeClassifier:
         """Make a ridge classifier."""
-        return RidgeClassifier(**settings, class_weight=self.weigh_classes(codes))
+        return RidgeClassifier(**settings, class_weight=self.remedy.class_weight)
 
 
 class ClassMeans(ClassifierMixin, BaseEstimator):
@@ -87,7 +87,8 @@ class LogisticHead(Head):
 
     def learn(self, settings: dict, inputs: np.ndarray, codes: np.ndarray) -> dict:
         """Return the weights and biases for one C, found from those of its trial."""
-        path, classes = self._start_path(inputs, codes, self._solutions.pop(settings["C"]))
+        path, classes = self._start_path(inputs, codes, self._solutions[settings["C"]])
+        self._solutions.clear()
         return pack_linear(*path.fit(settings["C"]), classes, self.count)
 
     def answer(self, inputs: np.ndarray) -> np.ndarray:
@@ -100,7 +101,7 @@ class LogisticHead(Head):
         start = arrays and (arrays["weights"][:, classes], np.where(
             arrays["biases"] == NEVER, 0, arrays["biases"])[classes])
         remedy = self.remedy
-        return PenaltyPath(inputs, numbers, remedy.weigh(classes)[numbers],
+        return PenaltyPath(inputs, numbers, remedy.weigh(numbers)[numbers],
                            remedy.offset(numbers), remedy.focus, self.hinge, start), classes
 
 

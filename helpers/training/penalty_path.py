@@ -40,7 +40,8 @@ class PenaltyPath:
         self.count, self.focus, self.hinge = codes.max() + 1, focus, hinge
         self.offsets = np.broadcast_to(np.float32(offsets), self.count)
         self.mean = features.mean(axis=0, dtype=np.float64)
-        deviation = features.std(axis=0, dtype=np.float64)
+        squares = sum(((features[part] - self.mean) ** 2).sum(axis=0) for part in self._blocks())
+        deviation = np.sqrt(squares / len(codes))
         self.deviation = np.where(deviation > 1e-12, deviation, 1)  # of a constant feature
         standard = features - self.mean.astype(np.float32)
         standard /= self.deviation.astype(np.float32)

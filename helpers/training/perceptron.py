@@ -57,9 +57,10 @@ class LinearLayerHead(Head):
         classes, numbers = np.unique(codes, return_inverse=True)
         scaler = StandardScaler().fit(inputs)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        features = torch.from_numpy(scaler.transform(inputs).astype(np.float32)).to(device)
+        scaled = scaler.transform(inputs).astype(np.float32, copy=False)
+        features = torch.from_numpy(scaled).to(device)
         targets = torch.from_numpy(numbers).to(device)
-        measure = create_loss(self.remedy, classes, numbers, device)
+        measure = create_loss(self.remedy, numbers, device)
         with torch.random.fork_rng():
             torch.manual_seed(self.remedy.seed)
             network = self.create_network(features.shape[1], len(classes), dropout).to(device)
@@ -98,14 +99,13 @@ class PerceptronHead(LinearLayerHead):
                              nn.Linear(HIDDEN, count))
 
 
-def create_loss(remedy: Remedy, classes: np.ndarray, numbers: np.ndarray, device: torch.device):
+def create_loss(remedy: Remedy, numbers: np.ndarray, device: torch.device):
     """Return the loss of a batch as a function of logits and targets.
 
     Args:
-        classes: the class codes that are there.
-        numbers: (images,) which of them each image has.
+        numbers: (images,) the class of each image to learn from, 0..n-1.
     """
-    weights = torch.tensor(remedy.weigh(classes), dtype=torch.float32, device=device)
+    weights = torch.tensor(remedy.weigh(numbers), dtype=torch.float32, device=device)
     offset = torch.tensor(remedy.offset(numbers), dtype=torch.float32, device=device)
 
     def measure(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

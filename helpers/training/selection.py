@@ -4,16 +4,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import f1_score
 from threadpoolctl import threadpool_limits
 
+from helpers.files import SuiteError
 from helpers.training.imbalance import Remedy, choose_adjustment
 
 LARGE = 2_000  # images, from which a fit takes its time
 FALLEN = 0.9  # of the best score: below it twice in a row, ordered candidates are left
 NEVER = -1e9  # a logit whose probability is 0
+UNTHINKABLE = -16.0  # the logarithm of about float32's smallest step from 1
 
 
 class Head:
@@ -56,31 +58,40 @@ class Head:
         Args:
             inputs: (images, features) float32.
             codes: (images,) class codes.
-            inner: (images,) bool, the rows that candidates are judged on, by macro F1.
+            inner: (images,) bool, the rows that candidates are judged on, by macro F1, and by
+                log loss where that is the same.
         """
         # On few images threads mostly wait for each other, for minutes if the machine is busy.
         with threadpool_limits(1 if len(codes) < LARGE else None):
             return self._fit(inputs, codes, inner)
 
     def _fit(self, inputs, codes, inner) -> "Head":
-        tried, scores, best = [], [], np.empty(0)
+        tried, scores, best, least = [], [], np.empty(0), np.inf
+        if len(np.unique(codes[~inner])) < 2:
+            raise SuiteError("a training part holds images of one class only: there is nothing "
+                             "to tell apart. Lower `folds`, or add images of other classes.")
         learnt = self.remedy.resample(inputs[~inner], codes[~inner])
         for settings, logits in self.try_candidates(*learnt, inputs[inner]):
             score = f1_score(codes[inner], logits.argmax(axis=1), average="macro",
                              zero_division=0)
-            if not scores or score > max(scores):
-                best = logits
+            loss = self._measure_loss(logits, codes[inner])
+            if not scores or (score, -loss) > (max(scores), -least):
+                chosen, best, least = len(scores), logits, loss
             tried.append(settings)
             scores.append(score)
             if self.ordered and len(codes) >= LARGE and max(scores[-2:]) < FALLEN * max(scores):
                 break
         del learnt
-        chosen = int(np.argmax(scores))
         self.choices = pd.DataFrame(tried).assign(**{"macro F1": scores, "chosen": False})
         self.choices.loc[chosen, "chosen"] = True
         self.arrays = self.learn(tried[chosen], *self.remedy.resample(inputs, codes))
         self._finish(best, codes, inner)
         return self
+
+    def _measure_loss(self, logits: np.ndarray, codes: np.ndarray) -> float:
+        scale = fit_temperature(logits, codes) if self.margins else 1.0
+        own = log_softmax(scale * logits, axis=1)[np.arange(len(codes)), codes]
+        return -float(np.maximum(own, UNTHINKABLE).mean())
 
     def _finish(self, logits: np.ndarray, codes: np.ndarray, inner: np.ndarray) -> None:
         """Fit what needs answers for images that were not learnt from: scale and adjustment."""
@@ -137,16 +148,25 @@ def pack_linear(weights: np.ndarray, biases: np.ndarray, classes: np.ndarray,
 def fit_temperature(logits: np.ndarray, codes: np.ndarray) -> float:
     """Return the factor that makes logits the best probabilities (Guo et al. 2017).
 
+    Of n images without a mistake nobody can tell that mistakes are rarer than 1 in n + 2
+    (Laplace's rule of succession), so the log loss is never brought below that.
+
     Args:
         logits: (images, classes) of images that were not learnt from.
+        codes: (images,) their classes.
     """
     known = logits[np.arange(len(codes)), codes] > NEVER / 2
     logits, rows, codes = logits[known], np.arange(known.sum()), codes[known]
+    if not len(codes):
+        return 1.0
 
     def measure(power: float) -> float:
         return -log_softmax(np.exp(power) * logits, axis=1)[rows, codes].mean()
 
-    spread_of = max(float(np.std(logits[logits > NEVER / 2])), 1e-12) if len(rows) else 1.0
-    middle = -np.log(spread_of)  # where logits differ by about 1
-    return float(np.exp(minimize_scalar(measure, (middle - 2, middle + 2), method="bounded",
-                                        bounds=(middle - 8, middle + 8)).x))
+    # Where logits differ by about 1.
+    middle = -np.log(max(float(np.std(logits[logits > NEVER / 2])), 1e-12))
+    best = minimize_scalar(measure, bounds=(middle - 8, middle + 8), method="bounded").x
+    floor = 1 / (len(codes) + 2)
+    if measure(best) < floor < measure(middle - 8):
+        best = brentq(lambda power: measure(power) - floor, middle - 8, best)
+    return float(np.exp(best))

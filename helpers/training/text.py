@@ -16,16 +16,17 @@ from helpers.run import Run
 from helpers.training.imbalance import Remedy
 from helpers.training.selection import Head, pack_linear, spread, widen_margins
 
-COLUMNS = 2**17  # of words, and as many of characters; hashing needs no vocabulary, so nothing
-# of other texts is in what is counted, and a model is saved as plain arrays.
+# Of words, and as many of characters. Hashing needs no vocabulary, so nothing of other texts is
+# in what is counted, and a model is saved as plain arrays.
+COLUMNS = 2**17
 BLOCKS = slice(0, COLUMNS), slice(COLUMNS, None)
 PENALTIES = [1e-4, 1e-5, 1e-6]
-TAGS = re.compile(r"<[^<>]*>")
-REMEDIES = ("class_weights", "logit_adjustment")  # which the text takes too
+TAGS = re.compile(r"</?[A-Za-z][^<>]*>")
+TAKEN_BY_TEXT = ("class_weights", "logit_adjustment")  # remedies
 
 
-def join_texts(rows: pd.DataFrame, columns: Sequence[str], where: str) -> pd.Series:
-    """Return one text an image, without HTML; empty where all columns are.
+def check_texts(rows: pd.DataFrame, columns: Sequence[str], where: str) -> None:
+    """Refuse columns that hold no text.
 
     Raises:
         SuiteError: a column is not there, is empty throughout, or holds numbers.
@@ -34,17 +35,21 @@ def join_texts(rows: pd.DataFrame, columns: Sequence[str], where: str) -> pd.Ser
     if missing:
         raise SuiteError(f"{where} has no column '{missing[0]}' of text; it has: "
                          f"{', '.join(rows.columns)}. Correct `text_columns`.")
-    texts = rows[list(columns)].fillna("").astype(str).apply(lambda column: column.str.strip())
     for column in columns:
-        said = texts[column][texts[column] != ""]
+        texts = rows[column].fillna("").astype(str).str.strip()
+        said = texts[texts != ""]
         if said.empty:
             raise SuiteError(f"{where}: the column '{column}' is empty. Take it out of "
                              "`text_columns`.")
         if pd.to_numeric(said, errors="coerce").notna().all():
             raise SuiteError(f"{where}: the column '{column}' holds numbers, not text, e.g. "
                              f"{said.iloc[0]}. Take it out of `text_columns`.")
-    joined = texts.agg(" ".join, axis=1)
-    return joined.map(lambda text: TAGS.sub(" ", html.unescape(text)).strip())
+
+
+def join_texts(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """Return one text an image, without HTML; empty where all columns are."""
+    joined = rows[list(columns)].fillna("").astype(str).agg(" ".join, axis=1)
+    return joined.map(lambda text: html.unescape(TAGS.sub(" ", text)).strip())
 
 
 def count_terms(texts: Sequence[str]) -> csr_array:
@@ -60,12 +65,12 @@ def count_terms(texts: Sequence[str]) -> csr_array:
     return csr_array(hstack([words.transform(texts), characters.transform(texts)], format="csr"))
 
 
-def load_text(run: Run, part: str) -> csr_array:
-    """Count the terms of the `train` or `test` images' texts, in the table's order."""
+def load_texts(run: Run, part: str) -> pd.Series:
+    """Return the texts of the `train` or `test` images, in the table's order."""
     table = run.load_table()
-    texts = join_texts(table, run.recipe.head.text_columns, show_path(run.path("table")))
-    chosen = texts.loc[table.index[table.image_id.isin(select_rows(table, part).image_id)]]
-    return count_terms(chosen)
+    columns = run.recipe.head.text_columns
+    check_texts(table, columns, show_path(run.path("table")))
+    return join_texts(select_rows(table, part), columns)
 
 
 class TextHead(Head):
@@ -78,8 +83,8 @@ class TextHead(Head):
 
     def __init__(self, count: int = 0, remedy: Remedy | None = None, c_grid: Sequence[float] = (),
                  arrays: dict[str, np.ndarray] | None = None):
-        if remedy and remedy.name not in REMEDIES:
-            remedy = Remedy("none", remedy.class_weights, remedy.seed)
+        if remedy and remedy.name not in TAKEN_BY_TEXT:
+            remedy = Remedy("none", remedy.seed)
         super().__init__(count, remedy, c_grid, arrays)
 
     def try_candidates(self, inputs: csr_array, codes: np.ndarray,
@@ -88,14 +93,14 @@ class TextHead(Head):
         rarity = measure_rarity(inputs)
         learnt, asked = scale_terms(inputs, rarity), scale_terms(judged, rarity)
         for alpha in PENALTIES:
-            model = self._create(codes, alpha).fit(learnt, codes)
+            model = self._create(alpha).fit(learnt, codes)
             logits = widen_margins(model.decision_function(asked))
             yield {"alpha": alpha}, spread(logits, model.classes_, self.count)
 
     def learn(self, settings: dict, inputs: csr_array, codes: np.ndarray) -> dict:
         """Return how rare each term is, and the weights and biases for one penalty."""
         rarity = measure_rarity(inputs)
-        model = self._create(codes, settings["alpha"]).fit(scale_terms(inputs, rarity), codes)
+        model = self._create(settings["alpha"]).fit(scale_terms(inputs, rarity), codes)
         weights, biases = model.coef_.T, model.intercept_
         if len(biases) == 1:  # two classes share one column
             weights, (biases,) = widen_margins(weights[:, 0]), widen_margins(biases)
@@ -106,11 +111,10 @@ class TextHead(Head):
         return scale_terms(inputs, self.arrays["rarity"]) @ self.arrays["weights"] + (
             self.arrays["biases"])
 
-    def _create(self, codes: np.ndarray, alpha: float) -> SGDClassifier:
-        classes = np.unique(codes)
-        weights = dict(zip(classes.tolist(), self.remedy.weigh(classes).tolist(), strict=True))
-        return SGDClassifier(loss="log_loss", alpha=alpha, average=True, class_weight=weights,
-                             random_state=self.remedy.seed, n_jobs=-1)
+    def _create(self, alpha: float) -> SGDClassifier:
+        return SGDClassifier(
+            loss="log_loss", alpha=alpha, average=True, class_weight=self.remedy.class_weight,
+            random_state=self.remedy.seed, n_jobs=-1)
 
 
 def measure_rarity(terms: csr_array) -> np.ndarray:
