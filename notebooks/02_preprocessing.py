@@ -170,7 +170,8 @@ followed[["image_id", "label", "split", "fold", "group"]].to_frame("followed").T
 # It will be judged by the one model that was trained without this fold.
 #
 # *Class weights* make up for the imbalance: during training, an error on an image of a rare
-# class can be made to cost more, so that each class counts the same as a whole.
+# class can be made to cost more, so that each class counts the same as a whole. These are
+# the weights of all training images; 04 takes those of the images that it learns from.
 
 # %%
 from helpers.data.splits import weigh_classes

@@ -17,13 +17,14 @@
 # %% [markdown]
 # # 04 · Train a classifier
 #
-# With good features a simple classifier goes far. We train a logistic regression on
-# them, and predict every training image exactly once, with a model that never saw it.
+# With good features a simple classifier goes far. We train one on them, a logistic
+# regression unless the recipe names another, and predict every training image exactly
+# once, with a model that never saw it.
 #
 # **You will be able to** cross-validate a classifier without fooling yourself, say how much
 # better it is than a baseline, and whether more labelled images would help.
 #
-# **You need** the features from 03, and labels, class weights and folds from 02. You should
+# **You need** the features from 03, and labels and folds from 02. You should
 # have seen scikit-learn's `fit` and `predict` before.
 # **You get** out-of-fold probabilities, on which 06 is built.
 # **It takes** about half a minute for the demo, and some minutes for 100,000 images.
@@ -32,7 +33,7 @@
 # |---|---|---|
 # | 1 | load features, labels and folds | |
 # | 2 | one fold in plain scikit-learn | |
-# | 3 | all folds: out-of-fold probabilities | `head_<backbone>.npz`, `oof_probabilities.csv`, `figures/04_c_search.png` |
+# | 3 | all folds: out-of-fold probabilities | `head_<backbone>.npz`, `oof_probabilities.csv`, `figures/04_choices.png` |
 # | 4 | compare with baselines | `figures/04_baselines.png` |
 # | 5 | would more images help? | `figures/04_learning_curve.png` |
 # | 6 | predict the unseen images with all folds' models | `test_probabilities.csv` |
@@ -102,9 +103,9 @@ from helpers.files import load_json
 rows = select_rows(run.load_table(), "train")
 restore_images(run.recipe, rows)
 features, codes = np.asarray(load_features(run, "train")), load_codes(run)
-folds, weights = rows.fold.to_numpy(), load_json(run.need("class_weights"))
+folds, classes = rows.fold.to_numpy(), list(load_json(run.need("label_mapping")))
 print(f"{features.shape[0]} images, {features.shape[1]} features, "
-      f"{len(weights)} classes, {len(set(folds))} folds")
+      f"{len(classes)} classes, {len(set(folds))} folds")
 
 # %% [markdown]
 # Each row of `features` is one image, each column one number from the backbone; `codes`
@@ -115,8 +116,8 @@ print(f"{features.shape[0]} images, {features.shape[1]} features, "
 # A logistic regression draws flat boundaries between classes in the space of features. A
 # *penalty* keeps its coefficients small, so that it does not learn single images by heart;
 # the smaller C, the stronger the penalty. Here is the pipeline for every C: standardise each
-# feature, then fit, with the class weights from 02. At most 1,000 images take part, so that
-# it takes seconds.
+# feature, then fit, with class weights as 02 showed them, here of the images that are learnt
+# from. At most 1,000 images take part, so that it takes seconds.
 
 # %%
 from sklearn.linear_model import LogisticRegression
@@ -128,9 +129,9 @@ from helpers.data.splits import sample_rows
 
 some = sample_rows(rows, 1000, run.recipe.splits.seed)
 X, y, part = features[some], codes[some], folds[some]
-class_weight = dict(enumerate(weights.values()))
 pipelines = {C: make_pipeline(StandardScaler(), LogisticRegression(
-    C=C, class_weight=class_weight, max_iter=1000)) for C in run.recipe.head.c_grid}
+    C=C, class_weight="balanced", max_iter=5000, tol=1e-6))
+    for C in run.recipe.head.c_grid}
 
 # %% [markdown]
 # Which C is best? Choosing it by the score on fold 0, and then reporting that score, would
@@ -150,46 +151,61 @@ print(", ".join(f"C={C:g}: {score:.3f}" for C, score in search.items()))
 # it has never seen.
 
 # %%
-best = pipelines[max(search, key=search.get)].fit(X[part > 0], y[part > 0])
+chosen = max(search, key=search.get)
+best = pipelines[chosen].fit(X[part > 0], y[part > 0])
 plain = best.predict_proba(X[part == 0])
 print(f"fold 0: {best.score(X[part == 0], y[part == 0]):.1%} right")
 
 # %% [markdown]
 # ## 3 · All folds
 #
-# The helper does the same for every fold. On the same images its first fold must give what
-# we just computed, and the second line makes sure that it does; then it takes all images.
+# The helper does the same for every fold. On the same images, and with the C that we have
+# chosen, its first fold must give what we just computed; the last line makes sure that it
+# does.
 
 # %%
-from helpers.training.crossvalidation import cross_validate, create_model
+from helpers.training.crossvalidation import cross_validate
+from helpers.training.heads import create_head
 
-same, _ = cross_validate(lambda: create_model(run), X, y, part)
-assert np.allclose(same[part == 0][:, best.classes_], plain, atol=1e-3)
+same_head = run.recipe.change(
+    classifier="logistic", imbalance="class_weights", c_grid=[chosen]).head
+same, _ = cross_validate(
+    lambda: create_head(same_head, len(classes), 0), X, y, part)
+assert np.allclose(same[part == 0][:, best.classes_], plain, atol=5e-3)
+
+# %% [markdown]
+# Now all images, with the classifier, the remedy for unequal classes and the inputs that the
+# recipe asks for.
+
+# %%
+from helpers.training.crossvalidation import create_run_model, load_inputs
+
+inputs = load_inputs(run, "train", run.recipe.head.inputs)
 probabilities, models = cross_validate(
-    lambda: create_model(run), features, codes, folds)
+    lambda: create_run_model(run), inputs, codes, folds)
 
 # %% [markdown]
 # Every image now has probabilities from a model that never saw it: they are *out-of-fold*.
-# Each line below is one fold's search: the inner fold's macro F1 for every C, and a dot at
-# the best one.
+# Each line below is one fold's search: the inner fold's score for every candidate, here
+# values of C, and a dot at the best one.
 
 # %%
-from helpers.pictures.charts import plot_c_search, save_figure
+from helpers.pictures.charts import plot_choices, save_figure
 from helpers.training.crossvalidation import tabulate_choices
 
 choices = tabulate_choices(models)
-save_figure(run, plot_c_search(choices), "04_c_search")
+save_figure(run, plot_choices(choices), "04_choices")
 
 # %% [markdown]
-# Where a line is flat, the choice of C hardly matters. If most lines still rise at an
-# end of the grid, widen `c_grid` in the recipe. Where the folds choose very different
-# values, as with few images, the inner fold is too small to choose well, and the choice
-# is mostly chance.
+# Where two candidates score the same, the smaller log loss decides (08 explains it). Where a
+# line is flat, the choice hardly matters. If most lines still rise at an end of the
+# values of C, widen `c_grid` in the recipe. Where the folds choose very different values, as
+# with few images, the inner fold is too small to choose well, and the choice is mostly
+# chance.
 
 # %%
 from helpers.training.crossvalidation import tabulate_probabilities
 
-classes = list(weights)
 oof = tabulate_probabilities(rows, probabilities, classes)
 run.save("oof_probabilities", oof)
 oof.drop(columns=["path", "split", "group"]).head().round(3)
@@ -210,12 +226,11 @@ oof[oof.image_id == followed].drop(columns=["path", "split", "group"]).round(3).
 # expect: loading refuses features of any other network or preprocessing.
 
 # %%
-from helpers.features.store import describe_network
-from helpers.training.crossvalidation import save_models
+from helpers.training.crossvalidation import describe_inputs, save_models
+from helpers.training.heads import name_kind
 
-inputs = describe_network(run.recipe, run.measured)
 with run.write("head") as path:
-    save_models(models, "logistic", classes, inputs, path)
+    save_models(models, name_kind(run.recipe.head), classes, describe_inputs(run), path)
 
 # %% [markdown]
 # ## 4 · Better than what?
@@ -238,7 +253,7 @@ baselines.filter(regex="^(accuracy|macro F1)").round(3)
 # between `low` and `high` (06 explains more).
 
 # %%
-from helpers.pictures.charts import plot_baselines
+from helpers.pictures.comparisons import plot_baselines
 
 save_figure(run, plot_baselines(baselines), "04_baselines")
 
@@ -266,9 +281,9 @@ for name, row in ahead.iterrows():
 
 # %%
 from helpers.evaluation.learning_curve import measure_learning_curve
-from helpers.pictures.charts import plot_learning_curve
+from helpers.pictures.comparisons import plot_learning_curve
 
-curve = measure_learning_curve(run, rows, features, codes, probabilities)
+curve = measure_learning_curve(run, rows, inputs, codes, probabilities)
 save_figure(run, plot_learning_curve(curve), "04_learning_curve")
 
 # %% [markdown]
@@ -292,7 +307,8 @@ curve.rename(columns={"value": "macro F1"}).round(3)
 from helpers.training.crossvalidation import predict_ensemble
 
 unseen = select_rows(run.load_table(), "test")
-answers = predict_ensemble(models, load_features(run, "test"))
+answers = predict_ensemble(
+    models, load_inputs(run, "test", run.recipe.head.inputs))
 answered = tabulate_probabilities(unseen, answers, classes)
 run.save("test_probabilities", answered)
 print(f"{len(unseen)} images, averaged over {len(models)} models")
@@ -303,11 +319,13 @@ print(f"{len(unseen)} images, averaged over {len(models)} models")
 # ## What we saw
 
 # %%
+from helpers.training.crossvalidation import describe_choices
+
 right = (oof.prediction == oof.label).groupby(oof.fold).mean()
 print(f"- {(oof.prediction == oof.label).mean():.1%} of the training images are "
       "recognised by a model that never saw them")
 print(f"- the folds' accuracies lie between {right.min():.1%} and {right.max():.1%}")
-print(f"- C chosen: {', '.join(f'{C:g}' for C in choices[choices.chosen]['C'])}")
+print(f"- chosen: {'; '.join(describe_choices(choices))}")
 print("- macro F1 learning from " + ", ".join(
     f"{row.images:.0f} images {row.value:.3f}" for row in curve.itertuples()))
 
@@ -328,22 +346,22 @@ run.finish("04_training")
 # is the first number worthless?
 
 # %%
-# answers = models[0].predict(features).argmax(axis=1)
+# answers = models[0].predict(inputs).argmax(axis=1)
 # print(f"learnt from: {(answers == codes)[folds ___ 0].mean():.1%}")
 # print(f"never seen:  {(answers == codes)[folds == 0].mean():.1%}")
 
 # %% [markdown]
-# **2.** Train again with all class weights at 1. What happens to the smallest class?
+# **2.** Train again without class weights. What happens to the smallest class?
 
 # %%
 # import pandas as pd
 #
 # from helpers.evaluation.scores import class_f1, count_confusion
-# from helpers.training.heads import LogisticHead
 #
-# grid = run.recipe.head.c_grid
-# equal, _ = cross_validate(lambda: LogisticHead([___] * len(classes), grid),
-#                           features, codes, folds)
+# unweighted = run.recipe.change(imbalance="___").head
+# equal, _ = cross_validate(
+#     lambda: create_head(unweighted, len(classes), 0),
+#     features, codes, folds)
 # without = tabulate_probabilities(rows, equal, classes)
 # pd.DataFrame({name: class_f1(count_confusion(answered, classes))
 #               for name, answered in (("weighted", oof), ("equal", without))}, classes)
@@ -359,8 +377,12 @@ run.finish("04_training")
 # codes_twice = np.tile(codes, 2)
 # together, torn = np.tile(folds, 2), rng.integers(0, ___, 2 * len(folds))
 # for name, dealt in (("copies together", together), ("copies torn apart", torn)):
-#     found, _ = cross_validate(lambda: create_model(run), twice, codes_twice, dealt)
+#     found, _ = cross_validate(
+#         lambda: create_head(same_head, len(classes), 0),
+#         twice, codes_twice, dealt)
 #     print(f"{name}: {(found.argmax(axis=1) == codes_twice).mean():.1%} right")
 
 # %% [markdown]
+# One head, one remedy: [08](08_heads.ipynb) compares them with the others, on the same folds.
+#
 # Next: [05 · See the features](05_tsne.ipynb).

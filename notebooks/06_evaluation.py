@@ -278,23 +278,24 @@ print(f"open {show_path(write_report(run))} in a browser")
 # %% [markdown]
 # ## 7 · A photo of your own
 #
-# Put the path of any photo into the first line. The rest loads the network and the folds'
-# models, and asks them.
+# Put the path of any photo into the first line, and its text, if the recipe's model reads
+# text. The rest loads the network and the folds' models, and asks them.
 
 # %%
-photo = followed.path
+photo, text = followed.path, ""
 
 from helpers.data.images import decode_image
-from helpers.features.store import describe_network
 from helpers.network.backbones import create_backbone
 from helpers.network.preprocessing import create_preprocessing
-from helpers.training.crossvalidation import load_models, predict_ensemble
+from helpers.training.crossvalidation import (
+    describe_inputs, form_inputs, load_models, predict_ensemble)
 
 backbone, data_config = create_backbone(run.recipe, run.measured)
-inputs = describe_network(run.recipe, run.measured)
-models, names = load_models(run.need("head"), inputs)
+models, names = load_models(run.need("head"), describe_inputs(run))
 batch = create_preprocessing(data_config)(decode_image(photo)).unsqueeze(0)
-answer = pd.Series(predict_ensemble(models, backbone(batch).numpy())[0], names)
+features = backbone(batch).numpy()
+inputs = form_inputs(run.recipe.head.inputs, features, [text])
+answer = pd.Series(predict_ensemble(models, inputs)[0], names)
 answer.sort_values(ascending=False).head(5).round(3).to_frame("probability")
 
 # %% [markdown]

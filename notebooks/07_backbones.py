@@ -114,7 +114,8 @@ table.drop(columns=["behind", "behind_low", "behind_high"]).round(3)
 # Best score on top, with its 95 % interval; hollow points are random weights.
 
 # %%
-from helpers.pictures.charts import plot_backbones, save_figure
+from helpers.pictures.charts import save_figure
+from helpers.pictures.comparisons import plot_backbones
 
 save_figure(run, plot_backbones(table), "07_backbones")
 
@@ -177,4 +178,4 @@ run.finish("07_backbones")
 # minutes.round(1).sort_values()
 
 # %% [markdown]
-# Back to the start: [01 · Look at the data first](01_eda.ipynb).
+# Next: [08 · Compare heads and remedies](08_heads.ipynb).

@@ -31,13 +31,14 @@ from helpers.training.crossvalidation import train_run
 @pytest.fixture(scope="module")
 def recipe(rakuten, write_recipe):
     names = {1000: "carton", 1003: "papier"}
-    return write_recipe("tiny", rakuten, class_names=names, run="batch")
+    return write_recipe("tiny", rakuten, class_names=names, run="batch", inputs="both",
+                        text_columns=["designation", "description"])
 
 
 @pytest.fixture(scope="module")
 def finished(recipe):
     """The folder of a run of which `main` has executed all notebooks."""
-    assert batch.main(["--recipe", recipe, "--until", "07"]) == 0
+    assert batch.main(["--recipe", recipe, "--until", "08"]) == 0
     return open_run(recipe)
 
 

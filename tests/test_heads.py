@@ -41,10 +41,10 @@ def unequal():
     return features, codes, folds
 
 
-def fit(unequal, head="logistic", remedy="none", grid=(0.1,)):
+def fit(unequal, head="logistic", remedy="none", grid=(0.1,), count=3):
     features, codes, folds = unequal
     settings = HeadSettings(classifier=head, imbalance=remedy, c_grid=list(grid))
-    return create_head(settings, 3, 0).fit(features, codes, folds == 1)
+    return create_head(settings, count, 0).fit(features, codes, folds == 1)
 
 
 def few_settings(monkeypatch, kind, **settings):
@@ -62,10 +62,10 @@ LIBRARY = {
                lambda weights: RandomForestClassifier(
                    200, min_samples_leaf=2, max_leaf_nodes=estimators.LEAVES,
                    class_weight=weights, random_state=0)),
-    "boosting": (estimators.BoostingHead, {"learning_rate": 0.1},
+    "boosting": (estimators.BoostingHead, {},
                  lambda weights: HistGradientBoostingClassifier(
-                     max_iter=50, max_leaf_nodes=15, early_stopping=False, random_state=0,
-                     class_weight=weights)),
+                     max_iter=50, max_leaf_nodes=15, l2_regularization=1.0, random_state=0,
+                     early_stopping=False, class_weight=weights)),
     "class_mean": (linear.ClassMeanHead, {}, lambda weights: NearestCentroid())}
 
 
@@ -212,6 +212,16 @@ def test_the_perceptron_learns_as_a_loop_in_torch(unequal, monkeypatch, remedy):
     expected = torch.softmax(network.eval()(scaled), dim=1).detach().numpy()
     found = fit(unequal, "mlp", remedy)
     np.testing.assert_allclose(found.predict(features), expected, atol=1e-4)
+
+
+def test_boosting_copes_with_many_small_classes(monkeypatch):
+    monkeypatch.setattr(estimators.BoostingHead, "preparation",
+                        {"standardised": [True], "components": [32]})
+    rng = np.random.default_rng(0)
+    codes, folds = np.tile(np.arange(100), 15), np.arange(1500) // 100 % 5
+    features = rng.normal(size=(100, 32))[codes] + rng.normal(size=(1500, 32))
+    head = fit((features.astype(np.float32), codes, folds), "boosting", count=100)
+    assert (head.judged.argmax(axis=1) == codes[folds == 1]).mean() > 0.5
 
 
 def test_balanced_batches_draw_every_class_equally_often(unequal):

@@ -14,7 +14,7 @@ from helpers.evaluation.head_comparison import answer_heads, tabulate_heads
 from helpers.features.extraction import extract_run
 from helpers.files import SuiteError
 from helpers.run import open_run
-from helpers.settings import CANDIDATES, HeadSettings, Recipe
+from helpers.settings import CANDIDATES, EvaluationSettings, HeadSettings, Recipe
 from helpers.training import estimators, perceptron, text
 from helpers.training.crossvalidation import (
     cross_validate,
@@ -46,7 +46,8 @@ def run(rakuten, write_recipe):
     """The demo's photos with texts, as far as features."""
     run = open_run(write_recipe("texts", rakuten, run="texts", near_copy=0.93, folds=3,
                                 text_columns=["designation", "description"], inputs="both",
-                                small_classes="merge"))
+                                small_classes="merge",
+                                compare_heads=EvaluationSettings().compare_heads))
     prepare_run(run)
     extract_run(run)
     return run

@@ -45,7 +45,7 @@ def list_candidates(run: Run) -> dict[str, HeadSettings]:
         head, _, remedy = name.partition("+")
         title = TITLES[remedy or head]
         if remedy and head != names[0].partition("+")[0]:
-            title = f"{TITLES[head]}, {title}"
+            title = f"{title} ({TITLES[head]})"
         remedy = remedy or REMEDIES[0]
         found[title] = HeadSettings(**own | {"classifier": head, "imbalance": remedy,
                                              "inputs": "photo"})

@@ -10,8 +10,7 @@ network's features are so correlated that otherwise weak penalties take hundreds
 import numpy as np
 from scipy.optimize import minimize
 
-from helpers.training.selection import LARGE
-
+FEW = 1_000  # images, up to which exactness costs nothing
 TOLERANCES = 1e-8, 1e-5  # of few and many images: relative change of the mean loss at the end
 MAX_ITERATIONS = 500
 ROWS_AT_ONCE = 8192
@@ -87,7 +86,7 @@ class PenaltyPath:
             slope[: len(penalised)] += penalised / strength
             return loss / total, (slope * scale).ravel() / total
 
-        tolerance = TOLERANCES[len(self.codes) >= LARGE]
+        tolerance = TOLERANCES[len(self.codes) > FEW]
         found = minimize(measure, (self.solution / scale).ravel(), jac=True, method="L-BFGS-B",
                          options={"ftol": tolerance, "gtol": 0, "maxiter": MAX_ITERATIONS})
         self.solution = found.x.reshape(-1, self.count) * scale

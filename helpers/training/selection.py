@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from helpers.files import SuiteError
 from helpers.training.imbalance import Remedy, choose_adjustment
 
-LARGE = 2_000  # images, from which a fit takes its time
+LARGE = 20_000  # images times classes, from which a fit takes its time
 FALLEN = 0.9  # of the best score: below it twice in a row, ordered candidates are left
 NEVER = -1e9  # a logit whose probability is 0
 UNTHINKABLE = -16.0  # the logarithm of about float32's smallest step from 1
@@ -61,12 +61,13 @@ class Head:
             inner: (images,) bool, the rows that candidates are judged on, by macro F1, and by
                 log loss where that is the same.
         """
-        # On few images threads mostly wait for each other, for minutes if the machine is busy.
-        with threadpool_limits(1 if len(codes) < LARGE else None):
+        # On small data threads mostly wait for each other, for minutes if the machine is busy.
+        with threadpool_limits(None if len(codes) * self.count >= LARGE else 1):
             return self._fit(inputs, codes, inner)
 
     def _fit(self, inputs, codes, inner) -> "Head":
         tried, scores, best, least = [], [], np.empty(0), np.inf
+        hurried = self.ordered and len(codes) * self.count >= LARGE
         if len(np.unique(codes[~inner])) < 2:
             raise SuiteError("a training part holds images of one class only: there is nothing "
                              "to tell apart. Lower `folds`, or add images of other classes.")
@@ -79,7 +80,7 @@ class Head:
                 chosen, best, least = len(scores), logits, loss
             tried.append(settings)
             scores.append(score)
-            if self.ordered and len(codes) >= LARGE and max(scores[-2:]) < FALLEN * max(scores):
+            if hurried and max(scores[-2:]) < FALLEN * max(scores):
                 break
         del learnt
         self.choices = pd.DataFrame(tried).assign(**{"macro F1": scores, "chosen": False})
