@@ -5,9 +5,12 @@ Without torchrun all of this is a matter of one process, and nothing is initiali
 
 import contextlib
 import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from datetime import timedelta
 
-from helpers.files import SuiteError
+from helpers.files import ROOT, SuiteError
 
 
 def rank() -> int:
@@ -47,6 +50,31 @@ def join_processes():
             contextlib.redirect_stdout(nowhere) if rank() else contextlib.nullcontext()):
         yield
     distributed.destroy_process_group()  # not after a failure: it would wait for the others
+
+
+def run_processes(count: int, module: str, options: Sequence[str]) -> None:
+    """Let torchrun start a module `count` times on this machine, and show what they say.
+
+    For notebooks: processes that a notebook itself spawns would each begin by running it.
+
+    Raises:
+        SuiteError: one of them has failed.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+               f"--nproc-per-node={count}", "-m", module, *options]
+    print(f"torchrun --nproc-per-node={count} -m {module} ...")
+    job = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                           text=True, bufsize=1)
+    try:
+        for line in job.stdout:
+            print(line, end="", flush=True)
+    finally:  # an interrupted cell ends them, too
+        if job.poll() is None:
+            job.terminate()
+        status = job.wait()
+    if status:
+        raise SuiteError(f"a process of {module} has failed; what it said is above. Put that "
+                         "right and run this cell again: what is finished is kept.")
 
 
 def wait_for_all() -> None:

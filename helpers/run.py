@@ -45,9 +45,14 @@ class Run:
 
     recipe: Recipe
     folder: Path
-    command: str = ""  # what makes the run headless, to be shown
+    options: tuple[str, ...] = ()  # of a command line: the recipe and the settings
     # Hashes of artefacts as they were when this process last read or wrote them.
     _seen: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def command(self) -> str:
+        """What makes the run headless, to be shown."""
+        return f"python -m helpers.batch {shlex.join(self.options)}"
 
     def path(self, artefact: str) -> Path:
         """Return where `artefact`, one that a step makes, is or will be."""
@@ -115,11 +120,14 @@ class Run:
             else:
                 (save_array if path.suffix == ".npy" else save_json)(content, path)
 
+    def is_current(self, artefact: str) -> bool:
+        """Return whether `artefact` is there and fits."""
+        return self.path(artefact).exists() and not self._explain_stale(artefact,
+                                                                        self._load_notes())
+
     def is_done(self, step: Step) -> bool:
         """Return whether all that `step` makes is there and fits."""
-        notes = self._load_notes()
-        return all(self.path(artefact).exists() and not self._explain_stale(artefact, notes)
-                   for artefact in step.list_files(self.recipe.network.strategy))
+        return all(map(self.is_current, step.list_files(self.recipe.network.strategy)))
 
     def finish(self, notebook: str) -> None:
         """Say what `notebook` has made, and copy the run to Drive if one is set.
@@ -222,9 +230,8 @@ def open_run(recipe: str, overrides: dict | None = None) -> Run:
             raise SuiteError(f"overrides is not a dictionary: {overrides!r}") from None
     checked = load_recipe(recipe, overrides)
     pairs = format_settings(overrides or {})
-    command = f"python -m helpers.batch --recipe {shlex.quote(show_path(recipe))}"
-    command += f" --set {shlex.join(pairs)}" if pairs else ""
-    run = Run(checked, make_folder(OUTPUTS / checked.run_name), command)
+    options = ("--recipe", show_path(recipe), *(["--set", *pairs] if pairs else []))
+    run = Run(checked, make_folder(OUTPUTS / checked.run_name), options)
     if rank() == 0 and not any(run.folder.iterdir()):
         fetch_results(run.folder)
     wait_for_all()

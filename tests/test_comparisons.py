@@ -20,8 +20,9 @@ from helpers.evaluation.learning_curve import draw_share, measure_learning_curve
 from helpers.features.extraction import extract_run
 from helpers.features.store import load_codes, load_features
 from helpers.run import open_run
-from helpers.training.crossvalidation import cross_validate, train_run
+from helpers.training.crossvalidation import cross_validate
 from helpers.training.linear import LogisticHead
+from helpers.training.strategies import train_run
 
 CLASSES = ["a", "b", "c"]
 

@@ -21,10 +21,10 @@ from helpers.training.crossvalidation import (
     describe_inputs,
     load_inputs,
     load_models,
-    train_run,
 )
 from helpers.training.fusion import FusionHead, PhotoAndText
 from helpers.training.heads import create_head, create_model
+from helpers.training.strategies import train_run
 from helpers.training.text import TextHead, check_texts, count_terms, join_texts
 
 WORDS = ["caisse en carton", "bouteille en verre", "boîte en métal"]

@@ -23,7 +23,7 @@ from helpers.network.weights import PACKAGED, DownloadError
 from helpers.run import Run
 from helpers.settings import WEIGHT_FILES, Recipe
 from helpers.steps import STEPS
-from helpers.training.crossvalidation import train_run
+from helpers.training.strategies import train_run
 
 WEIGHTS = ROOT / "data" / "weights"  # where downloaded files are looked for
 LAST_LINES = 1500  # characters of a failed process's output

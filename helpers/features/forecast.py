@@ -54,7 +54,7 @@ def forecast_extraction(engine: Engine, files, place: Path) -> None:
           f"{engine.batch_size} images a batch: decodes {decoding:,.0f} and computes "
           f"{network:,.0f} images/s")
     print(f"{images:,} images" + (f" ({copies} exact copies)" if copies else "")
-          + f": about {_format_minutes(len(files) / rate / 60)} at {rate:,.0f} images/s, "
+          + f": about {format_minutes(len(files) / rate / 60)} at {rate:,.0f} images/s, "
           f"{measure_peak():,.0f} MiB of memory, {disk:,.0f} MiB on the disk at most")
     if disk > free:
         raise SuiteError(f"the features need {disk:,.0f} MiB, {show_path(place)} has "
@@ -72,7 +72,8 @@ def measure_peak() -> float:
     return most / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _format_minutes(minutes: float) -> str:
+def format_minutes(minutes: float) -> str:
+    """Say a duration in words."""
     if minutes < 1.5:
         return f"{minutes * 60:.0f} seconds" if minutes * 60 > 1.5 else "a second"
     return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"

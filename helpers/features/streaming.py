@@ -92,13 +92,15 @@ def record_file(target: Path) -> Path:
     return target.with_suffix(".json")
 
 
-def stream_features(engine: Engine, files: ImageFiles, target: Path, description: dict) -> None:
+def stream_features(engine: Engine, files: ImageFiles, target: Path, description: dict,
+                    run_folder: Path | None = None) -> None:
     """Fill `target`, an `.npy` of (images, features) float32, and write the record beside it.
 
     Every process of a torchrun computes its share of the missing shards; the first joins them.
 
     Args:
         description: what the features mean; it goes into the record.
+        run_folder: the run's, if `target` lies deeper.
 
     Raises:
         SuiteError: an image that cannot be read or has changed, features that are no numbers,
@@ -108,7 +110,8 @@ def stream_features(engine: Engine, files: ImageFiles, target: Path, description
     origin = {"description": description, "engine": engine.name, "device": engine.device,
               "batch_size": engine.batch_size, "shard": size, "versions": describe_versions()}
     parts = _split(range(len(files)), size)
-    shards = Shards(target.with_suffix(".shards"), target.parent, len(parts), origin)
+    run_folder = run_folder or target.parent
+    shards = Shards(target.with_suffix(".shards"), run_folder, len(parts), origin)
     shards.open()
     for number in shards.list_done()[rank() :: world()]:
         files.check(parts[number])
@@ -123,7 +126,7 @@ def stream_features(engine: Engine, files: ImageFiles, target: Path, description
                  "max_relative_difference": engine.difference}
         save_json(origin | facts, record_file(target))
         for part in (target, record_file(target)):  # before Drive loses the shards
-            copy_part(part, target.parent)
+            copy_part(part, run_folder)
         shards.remove()
     wait_for_all()
 

@@ -174,16 +174,26 @@ def describe_inputs(run: Run) -> dict:
             "both": network | {"columns": text}}[run.recipe.head.inputs]
 
 
-def train_run(run: Run, progress: bool = True) -> None:
-    """Write all that 04 leaves: the folds' models and both tables of probabilities."""
+def train_heads(run: Run, progress: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Train the heads of all folds and save them.
+
+    Returns:
+        Out-of-fold probabilities, and the ensemble's of the hold-out and the test images.
+    """
     table, classes = run.load_table(), list(load_json(run.need("label_mapping")))
-    rows, unseen = select_rows(table, "train"), select_rows(table, "test")
-    given = run.recipe.head.inputs
+    rows, given = select_rows(table, "train"), run.recipe.head.inputs
     probabilities, models = cross_validate(
         lambda: create_run_model(run), load_inputs(run, "train", given), load_codes(run),
         rows.fold.to_numpy(), progress)
     answers = predict_ensemble(models, load_inputs(run, "test", given))
     with run.write("head") as path:
         save_models(models, name_kind(run.recipe.head), classes, describe_inputs(run), path)
-    run.save("oof_probabilities", tabulate_probabilities(rows, probabilities, classes))
-    run.save("test_probabilities", tabulate_probabilities(unseen, answers, classes))
+    return probabilities, answers
+
+
+def save_answers(run: Run, probabilities: np.ndarray, unseen: np.ndarray) -> None:
+    """Write both tables of probabilities: out-of-fold, and of the hold-out and test images."""
+    table, classes = run.load_table(), list(load_json(run.need("label_mapping")))
+    for name, part, values in (("oof_probabilities", "train", probabilities),
+                               ("test_probabilities", "test", unseen)):
+        run.save(name, tabulate_probabilities(select_rows(table, part), values, classes))

@@ -11,8 +11,9 @@ from imblearn.over_sampling import SMOTE, RandomOverSampler
 from imblearn.under_sampling import RandomUnderSampler
 from sklearn.metrics import f1_score
 
+from helpers.training.losses import FOCUS
+
 NEIGHBOURS = 5  # between which SMOTE interpolates (Chawla et al. 2002)
-FOCUS = 2.0  # gamma of the focal loss, as in its paper
 STRENGTHS = np.linspace(0, 1.5, 7)  # candidates for logit adjustment; 1 is Menon et al.'s
 
 

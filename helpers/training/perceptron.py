@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from torch.nn.functional import cross_entropy
 from torch.utils.data import BatchSampler, RandomSampler, WeightedRandomSampler
 
 from helpers.training.imbalance import Remedy
+from helpers.training.losses import Loss
 from helpers.training.selection import Head, multiply, pack_linear
 
 HIDDEN = 256  # neurons
@@ -60,7 +60,7 @@ class LinearLayerHead(Head):
         scaled = scaler.transform(inputs).astype(np.float32, copy=False)
         features = torch.from_numpy(scaled).to(device)
         targets = torch.from_numpy(numbers).to(device)
-        measure = create_loss(self.remedy, numbers, device)
+        loss = create_loss(self.remedy, numbers, device)
         with torch.random.fork_rng():
             torch.manual_seed(self.remedy.seed)
             network = self.create_network(features.shape[1], len(classes), dropout).to(device)
@@ -71,7 +71,9 @@ class LinearLayerHead(Head):
                 network.train()
                 for rows in batches:
                     optimizer.zero_grad()
-                    measure(network(features[rows]), targets[rows]).backward()
+                    weights = loss.weigh(targets[rows])
+                    losses = loss.measure(network(features[rows]), targets[rows])
+                    ((weights * losses).sum() / weights.sum()).backward()
                     optimizer.step()
                 yield epoch, self._pack(network, scaler, classes)
 
@@ -99,21 +101,15 @@ class PerceptronHead(LinearLayerHead):
                              nn.Linear(HIDDEN, count))
 
 
-def create_loss(remedy: Remedy, numbers: np.ndarray, device: torch.device):
-    """Return the loss of a batch as a function of logits and targets.
+def create_loss(remedy: Remedy, numbers: np.ndarray, device: torch.device) -> Loss:
+    """Return the loss that goes with a remedy.
 
     Args:
         numbers: (images,) the class of each image to learn from, 0..n-1.
     """
     weights = torch.tensor(remedy.weigh(numbers), dtype=torch.float32, device=device)
     offset = torch.tensor(remedy.offset(numbers), dtype=torch.float32, device=device)
-
-    def measure(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        losses = cross_entropy(logits + offset, targets, reduction="none")
-        worth = weights[targets] * (1 - torch.exp(-losses)) ** remedy.focus
-        return (worth * losses).sum() / weights[targets].sum()
-
-    return measure
+    return Loss(weights, offset, remedy.focus)
 
 
 def draw_batches(remedy: Remedy, numbers: np.ndarray, generator: torch.Generator) -> BatchSampler:

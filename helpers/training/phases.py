@@ -1,0 +1,246 @@
+"""Phases: Lightning's trainer for one phase of one fold, with checkpoints that can be trusted."""
+
+import copy
+import logging
+import os
+import pickle
+import warnings
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    WeightAveraging,
+)
+from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.tuner import Tuner
+from tqdm import tqdm
+
+from helpers.colab import copy_part
+from helpers.files import SuiteError, show_path, write_whole
+from helpers.finetune_settings import FinetuneSettings
+from helpers.processes import gather, rank, world
+from helpers.training.loaders import ImageData
+from helpers.training.module import ClassifierModule, explain_failures
+
+MONITORED = "log_loss"
+RATES, TRIALS = (1e-6, 1e-1), 60  # that the finder looks at, and its steps
+AVERAGED_FROM = 0.5  # of a phase's epochs, by SWA
+PRECISIONS = {"none": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+# What Lightning says of its own choices would bury what the suite says.
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", module=r"lightning\.")
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints are renamed when they are whole, and copied to Drive if one is set."""
+
+    def __init__(self, run_folder: Path):
+        super().__init__()
+        self.run_folder = run_folder
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
+        """Write one checkpoint whole."""
+        with write_whole(path) as temporary:
+            torch.save(checkpoint, temporary)
+        copy_part(Path(path), self.run_folder)
+
+
+class EpochAveraging(WeightAveraging):
+    """Stochastic weight averaging: the mean of the weights after each of the last epochs."""
+
+    def __init__(self, first: int):
+        super().__init__()
+        self.first = first
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Return whether the weights of now are to be averaged."""
+        return epoch_idx is not None and epoch_idx >= self.first
+
+    def on_validation_epoch_start(self, trainer, pl_module) -> None:
+        """Judge the average, once there is one."""
+        if self._average_model is not None and self._average_model.n_averaged > 0:
+            super().on_validation_epoch_start(trainer, pl_module)
+            self._swapped = True
+
+    def on_validation_epoch_end(self, trainer, pl_module) -> None:
+        """Go on with the weights of now."""
+        if getattr(self, "_swapped", False):
+            super().on_validation_epoch_end(trainer, pl_module)
+            self._swapped = False
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        """Leave the average, unless the phase ended before there was one."""
+        if self._average_model.n_averaged > 0:
+            super().on_train_end(trainer, pl_module)
+
+
+class PlainProgress(Callback):
+    """One bar for the phase, in plain text: saved notebooks hold no widgets."""
+
+    def __init__(self, title: str, total: int):
+        self.title, self.total, self.bar = title, total, None
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        """Begin at what is done already."""
+        self.bar = tqdm(total=self.total, initial=trainer.global_step, desc=self.title,
+                        unit="step", mininterval=1, disable=rank() > 0)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        """Count a step."""
+        self.bar.update(max(0, trainer.global_step - self.bar.n))
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        """Show the losses."""
+        row = pl_module.log_rows[-1] if pl_module.log_rows else {}
+        self.bar.set_postfix_str(", ".join(f"{name} {row[name]:.3f}" for name in
+                                           ("train_loss", MONITORED) if name in row))
+
+    def teardown(self, trainer, pl_module, stage: str) -> None:
+        """End the bar, whatever has ended the phase."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def create_trainer(place: Path, run_folder: Path, settings: FinetuneSettings, epochs: int,
+                   callbacks: list[Callback], precision: str, judge: bool) -> Trainer:
+    """Return Lightning's trainer for a phase, on one process or on torchrun's many.
+
+    Args:
+        place: the folder of the phase's checkpoints.
+        precision: `none`, `bf16` or `fp16`.
+        judge: whether there is an inner fold to judge epochs on.
+    """
+    gpu, many = torch.cuda.is_available(), world() > 1
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return Trainer(
+        accelerator="gpu" if gpu else "cpu", devices=here, num_nodes=world() // here,
+        strategy="ddp" if many else "auto", sync_batchnorm=many and gpu,
+        use_distributed_sampler=False, precision=PRECISIONS[precision], max_epochs=epochs,
+        accumulate_grad_batches=settings.accumulate, gradient_clip_val=settings.clip or None,
+        callbacks=callbacks, plugins=[WholeCheckpoints(run_folder)], default_root_dir=place,
+        limit_val_batches=1.0 if judge else 0, num_sanity_val_steps=0, logger=False,
+        enable_progress_bar=False, enable_model_summary=False)
+
+
+def choose_precision(settings: FinetuneSettings) -> str:
+    """Return `none`, `bf16` or `fp16`; SuiteError if the machine lacks what is asked for."""
+    wanted, gpu = settings.mixed_precision, torch.cuda.is_available()
+    hardware = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    if wanted == "auto":
+        return "bf16" if hardware else "none"
+    if wanted == "fp16" and not gpu:
+        raise SuiteError("`mixed_precision: fp16` needs a GPU: set `none`.")
+    if wanted == "bf16" and gpu and not hardware:
+        raise SuiteError("this GPU does not compute in bf16: set `mixed_precision` to `fp16`.")
+    return wanted
+
+
+def fit_phase(module: ClassifierModule, data: ImageData, place: Path, run_folder: Path,
+              title: str, averaging: str) -> None:
+    """Train one phase, from its last checkpoint if there is one, and leave the module as kept.
+
+    Args:
+        place: the folder of its checkpoints; `last.ckpt` there is what it goes on from.
+        averaging: `none`, `swa` or `ema`, in this phase.
+
+    Raises:
+        SuiteError: a checkpoint that does not fit or is damaged, a loss that is no number, no
+            memory left, another process gone.
+    """
+    settings, judge = module.settings, module.settings.keep_epoch == "best"
+    steps = -(-module.steps // settings.accumulate) * module.epochs
+    checkpoints = ModelCheckpoint(
+        place, "best", monitor=MONITORED if judge else None, save_top_k=1 if judge else 0,
+        save_last=True, save_on_train_epoch_end=True, enable_version_counter=False)
+    callbacks = [PlainProgress(title, steps), checkpoints]
+    if averaging == "swa":
+        callbacks.append(EpochAveraging(int(AVERAGED_FROM * module.epochs)))
+    if averaging == "ema":
+        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
+    if settings.patience:
+        callbacks.append(EarlyStopping(MONITORED, patience=settings.patience,
+                                       check_finite=False, check_on_train_epoch_end=True))
+    last, best = place / "last.ckpt", place / "best.ckpt"
+    if last.exists():
+        read_checkpoint(last, module)
+    trainer = create_trainer(place, run_folder, settings, module.epochs, callbacks,
+                             choose_precision(settings), judge)
+    module.train()  # the modes that Lightning finds are those that it trains in
+    with explain_failures(settings):
+        trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None,
+                    weights_only=True)
+    if judge and averaging != "swa":  # the average of many epochs is better than one of them
+        module.load_state_dict(read_checkpoint(best, module)["state_dict"])
+
+
+def load_finished(module: ClassifierModule, place: Path) -> bool:
+    """Load what a phase has left that ended with all its epochs, if it did; it is not trained on.
+
+    Without an epoch left Lightning would not call what takes an average over.
+    """
+    last, best = place / "last.ckpt", place / "best.ckpt"
+    if not last.exists():
+        return False
+    found = read_checkpoint(last, module)
+    if found["epoch"] + 1 < module.epochs:
+        return False
+    if module.settings.keep_epoch == "best" and module.settings.averaging != "swa":
+        found["state_dict"] = read_checkpoint(best, module)["state_dict"]
+    module.load_state_dict(found["state_dict"])
+    module.log_rows = list(found["suite"]["log"])
+    return True
+
+
+def find_rate(module: ClassifierModule, data: ImageData, place: Path) -> float:
+    """Return the rate that Lightning's finder suggests (Smith 2015), where losses fall fastest.
+
+    Raises:
+        SuiteError: it finds none.
+    """
+    before = copy.deepcopy(module.network.state_dict())
+    trainer = create_trainer(place, place, module.settings, -1, [],
+                             choose_precision(module.settings), False)
+    module.rate = RATES[0]
+    module.train()
+    with explain_failures(module.settings):
+        finder = Tuner(trainer).lr_find(module, datamodule=data, min_lr=RATES[0],
+                                        max_lr=RATES[1], num_training=TRIALS, attr_name="rate")
+    module.network.load_state_dict(before)
+    rate = gather(finder and finder.suggestion(skip_begin=5, skip_end=5))[0]
+    if not rate:
+        raise SuiteError("no learning rate could be found: there are too few steps, or the loss "
+                         "never falls. Set `learning_rate` to a number, such as 3e-4.")
+    print(f"learning rate found: {rate:.2g}")
+    return float(rate)
+
+
+def read_checkpoint(path: Path, module: ClassifierModule) -> dict:
+    """Read a checkpoint without running anything that it holds.
+
+    Raises:
+        SuiteError: it is damaged, holds more than tensors and plain values, or is of another
+            architecture or of other classes.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        stored = {name: tuple(tensor.shape) for name, tensor in found["state_dict"].items()}
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError,
+            AttributeError, ValueError) as error:
+        raise SuiteError(f"{show_path(path)} is damaged, or no checkpoint of this suite "
+                         f"({str(error).splitlines()[0][:150]}). Files are read without running "
+                         "code from them. Remove it: its phase begins anew.") from error
+    own = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    if stored != own:
+        other = next(name for name in {**own, **stored} if own.get(name) != stored.get(name))
+        raise SuiteError(
+            f"{show_path(path)} is of another architecture or of other classes: {other} has the "
+            f"shape {stored.get(other)}, here {own.get(other)}. Remove it, or give the run "
+            "another name.")
+    return found
