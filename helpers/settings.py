@@ -27,6 +27,12 @@ REMEDIES = ("none", "class_weights", "oversampling", "undersampling", "smote",
 # Remedies that not every head can take.
 TAKEN_BY = {"balanced_batches": ("linear", "mlp"), "focal": ("logistic", "linear", "mlp"),
             "balanced_softmax": ("logistic", "linear", "mlp")}
+# What notebook 09 can compare with its baseline; `helpers.evaluation.experiments` says how.
+EXPERIMENTS = (
+    "frozen head", "classifier only", "more layers", "head first, then more", "new head",
+    "dropout", "layer decay", "SGD", "cosine", "step", "plateau", "label smoothing",
+    "focal loss", "balanced softmax", "no class weights", "balanced sampler", "hard examples",
+    "LIGHT", "MEDIUM", "HEAVY", "Mixup", "CutMix", "SWA", "EMA", "distillation")
 # What notebook 08 can compare: a head alone, or with a remedy.
 CANDIDATES = (*HEADS, *(f"{head}+{remedy}" for head in HEADS for remedy in REMEDIES[1:]
                         if head in TAKEN_BY.get(remedy, HEADS)))
@@ -242,6 +248,36 @@ class EvaluationSettings(Section):
         min_length=2)
     compare_heads_images: int = setting(
         "Training images that they are compared on, at most.", 5_000, ge=30)
+
+    experiments: list[Literal[EXPERIMENTS]] = setting(
+        "What notebook 09 compares with its baseline, one change each.", list(EXPERIMENTS))
+    experiment_seeds: int = setting("Seeds that each is trained with, to see the luck in it.",
+                                    2, ge=1, le=10)
+    experiment_epochs: int = setting("Epochs of each.", 3, ge=2)
+    experiment_images: int = setting("Training images that they are compared on, at most.",
+                                     500, ge=30)
+    experiment_size: int | None = setting(
+        "Side of their input in pixels; null: the recipe's.", 96, ge=16, le=2048)
+    experiment_layers: float = setting(
+        "Share of the backbone's layers that the baseline trains.", 0.1, ge=0, le=1)
+    experiment_teacher: str | None = setting(
+        "A larger backbone whose classifier teaches in `distillation`; null: the recipe's own.",
+        None)
+    sizes: list[Annotated[int, Field(ge=16, le=2048)]] = setting(
+        "Sides in pixels that notebook 10 enlarges images to.", [32, 64, 96, 128, 160, 224],
+        min_length=1)
+    sizes_finetuned: list[int] = setting(
+        "Those of them at which networks are trained as well.", [64, 128])
+    sizes_images: int = setting("Training images that sizes are compared on, at most.",
+                                3_000, ge=30)
+
+    @field_validator("sizes_finetuned")
+    @classmethod
+    def _require_sizes(cls, sizes: list[int], others) -> list[int]:
+        strange = set(sizes) - set(others.data.get("sizes", sizes))
+        if strange:
+            raise ValueError(f"{min(strange)} is none of `sizes`")
+        return sizes
 
     @field_validator("compare_heads")
     @classmethod

@@ -59,6 +59,17 @@ STEPS = (
          settings=("network", "head", "splits.seed", "evaluation.bootstrap",
                    "evaluation.compare_heads", "evaluation.compare_heads_images"),
          makes={"heads": "heads.csv", "heads_by_class": "heads_by_class.csv"}),
+    Step("09_fine_tuning_lab", reads=("table", "label_mapping"),
+         settings=("network", "features.precision", "head", "splits.seed",
+                   "evaluation.bootstrap", "evaluation.experiments",
+                   *(f"evaluation.experiment_{name}" for name in (
+                       "seeds", "epochs", "images", "size", "layers", "teacher"))),
+         makes={"experiments": "experiments.csv", "experiment_log": "experiment_log.csv"}),
+    Step("10_resize_curve", reads=("table", "label_mapping"),
+         settings=("network", "features.precision", "head", "finetune", "splits.seed",
+                   "evaluation.bootstrap", "evaluation.final", "evaluation.sizes",
+                   "evaluation.sizes_finetuned", "evaluation.sizes_images"),
+         makes={"sizes": "sizes.csv"}),
 )
 NOTEBOOKS = tuple(step.name for step in STEPS)
 MAIN_LINE = NOTEBOOKS[:6]  # what `make run` runs; the others are asked for by number

@@ -23,7 +23,7 @@ SIDE = 16  # pixels; 16 x 16 x 3 = 768 numbers, about as many as a backbone give
 
 def open_part(run: Run, name: str, rows: pd.DataFrame, **settings) -> Run:
     """Open a small run below `run`, on some of its training images, with other settings."""
-    recipe = run.recipe.change(inputs="photo", strategy="frozen", **settings)
+    recipe = run.recipe.change(**{"inputs": "photo", "strategy": "frozen"} | settings)
     part = Run(recipe, make_folder(run.folder / name))
     mapping = load_json(run.need("label_mapping"))
     part.save("normalisation", run.measured or {})

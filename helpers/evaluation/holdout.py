@@ -23,9 +23,14 @@ def select_judged(run: Run, answered: pd.DataFrame,
     parts = {name.replace("holdout", "hold-out"): rows
              for name, rows in answered[answered.label.isin(classes)].groupby("split")}
     if parts:
-        look = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "sets": list(parts)}
-        save_json([*list_looks(run), look], run.folder / "holdout_looks.json")
+        note_look(run, list(parts))
     return parts
+
+
+def note_look(run: Run, sets: list[str]) -> None:
+    """Count one look at held-out sets."""
+    look = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "sets": sets}
+    save_json([*list_looks(run), look], run.folder / "holdout_looks.json")
 
 
 def list_looks(run: Run) -> list[dict]:

@@ -84,6 +84,8 @@ def plot_head_differences(table: pd.DataFrame):
             axes.hlines(place, scale * row.low, scale * row.high, color=colour, linewidth=2)
             axes.plot(scale * row.difference, place, "o", color=colour, markersize=5,
                       markerfacecolor=colour if row.p_holm < 0.05 else "white")
+            for value in rows.loc[row.Index].filter(like="seed "):
+                axes.plot(scale * value, place, "|", color="0.3", markersize=7)
         axes.axvline(0, color="0.3", linewidth=1, zorder=0)
         axes.plot(0, 0, "D", color="0.3", markersize=6)
         axes.set_title(score, loc="center", fontsize=11)
@@ -98,7 +100,9 @@ def plot_head_differences(table: pd.DataFrame):
                for name, colour in shown.items()]
     handles.append(Line2D([], [], marker="o", linestyle="", color="0.3",
                           label="filled: also after Holm's correction"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=10)
+    if table.columns.str.startswith("seed ").any():
+        handles.append(Line2D([], [], marker="|", linestyle="", color="0.3", label="one seed"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=10)
     figure.suptitle("Difference from the baseline on the same images, 95 % interval")
     return figure
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from helpers.evaluation.head_comparison import TITLES
 from helpers.evaluation.holdout import describe_looks
 from helpers.files import SuiteError, load_json, write_whole
 from helpers.run import Run
-from helpers.settings import SECTIONS
+from helpers.settings import SECTIONS, Recipe
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -39,17 +40,31 @@ def write_report(run: Run) -> Path:
     templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True,
                             undefined=StrictUndefined, trim_blocks=True)
     page = templates.get_template("report.html.j2").render(
-        name=run.recipe.run_name, command=run.command, backbone=metadata["model"],
-        weights=run.recipe.network.weights.rsplit("/", 1)[-1],
+        name=run.recipe.run_name, command=run.command,
+        method=describe_method(run.recipe, metadata["feature_dim"]),
         timestamp=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
         sections={section: recipe[section] for section in SECTIONS},
         folds=run.recipe.splits.folds, counts=counts, looks=describe_looks(run),
         figures=figures, quarantine=quarantine.to_dict("records"),
         classes=run.load_table("classes").to_dict("records"),
-        scores=metrics, **{key: metadata[key] for key in ("feature_dim", "versions", "device")})
+        scores=metrics, **{key: metadata[key] for key in ("versions", "device")})
     with run.write("report") as path, write_whole(path) as temporary:
         temporary.write_text(page, "utf-8")
     return run.path("report")
+
+
+def describe_method(recipe: Recipe, features: int) -> str:
+    """Say what answered: the network, how it was trained, and the classifier if it was not."""
+    network, settings = recipe.network, recipe.finetune
+    weights = f"{network.backbone} with {network.weights.rsplit('/', 1)[-1]} weights"
+    if network.strategy == "frozen":
+        given = {"photo": "", "text": " on text", "both": " beside one on text"}
+        return (f"{weights}, frozen; {TITLES[recipe.head.classifier]} on {features:,} features"
+                f"{given[recipe.head.inputs]}")
+    if network.strategy == "scratch":
+        return f"{network.backbone} trained from random weights for {settings.epochs} epochs"
+    return (f"{weights}, the upper {settings.unfreeze[-1]:.0%} of its layers fine-tuned for "
+            f"{settings.epochs} epochs")
 
 
 def refresh_report(run: Run) -> None:

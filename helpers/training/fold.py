@@ -58,7 +58,8 @@ def train_fold(plan: Plan, fold: int, place: Path) -> tuple[np.ndarray, object, 
                     if not load_finished(module, own):
                         _compile_if_it_pays(module, data)
                         title = f"fold {fold}" + (f", phase {phase}" if len(shares) > 1 else "")
-                        fit_phase(module, data, own, plan.folder, title, averaging)
+                        fit_phase(module, data, own, plan.folder, title, averaging,
+                                  plan.watched, plan.quiet)
                     log = log + [{"phase": phase, **row} for row in module.log_rows]
                     if rank() == 0:
                         with write_whole(saved) as temporary:
@@ -74,9 +75,12 @@ def begin_network(plan: Plan, fold: int):
     """Return a fold's network as it is before the first step."""
     network = create_classifier(plan.recipe, len(plan.classes), plan.settings.dropout)
     if plan.settings.head_start == "logistic":
-        part, inner, _ = plan.part(fold)
-        start_classifier(network, fit_start(plan.recipe, plan.features, plan.codes, part, inner,
-                                            len(plan.classes)))
+        key = fold, plan.settings.weighted_loss, plan.settings.keep_epoch
+        if key not in plan.kept:
+            part, inner, _ = plan.part(fold)
+            plan.kept[key] = fit_start(plan.recipe, plan.features, plan.codes, part, inner,
+                                       len(plan.classes))
+        start_classifier(network, plan.kept[key])
     if plan.settings.checkpointing:
         try:
             network.set_grad_checkpointing(True)
@@ -104,9 +108,11 @@ def create_phase(plan: Plan, network, fold: int, phase: int, taught: np.ndarray 
         raise SuiteError(
             f"`train_batch: {settings.train_batch}` leaves each of {world()} processes a single "
             "image a step, and BatchNorm cannot be trained on one: raise it.")
+    if plan.watched and settings.keep_epoch == "last":
+        inner = judged  # in its place in the log; nothing is chosen
     trunk, activations = _keep_activations(plan, network)
     if not trunk:
-        plan.images.keep(workers=os.cpu_count() or 1)
+        plan.images.keep(os.cpu_count() or 1, progress=not plan.quiet)
     seed = create_seed(plan.seed, fold, phase)
     data = ImageData(plan.images, plan.codes, learnt, inner, judged,
                      np.arange(len(plan.rows), len(plan.codes)), settings.train_batch,

@@ -155,7 +155,8 @@ class ClassifierModule(LightningModule):
             "train_loss": float(losses.mean()), **self._judged,
             "seconds": round(seconds, 3), "images_per_second": round(len(losses) / seconds, 1)})
         if self.plateau:
-            self.plateau.step(self._judged.get("log_loss", float(losses.mean())))
+            chosen = self._judged if self.settings.keep_epoch == "best" else {}
+            self.plateau.step(chosen.get("log_loss", float(losses.mean())))
 
     def validation_step(self, batch, number: int):
         """Answer a batch of the inner fold, or of the fold that was left out."""

@@ -84,13 +84,13 @@ class EpochAveraging(WeightAveraging):
 class PlainProgress(Callback):
     """One bar for the phase, in plain text: saved notebooks hold no widgets."""
 
-    def __init__(self, title: str, total: int):
-        self.title, self.total, self.bar = title, total, None
+    def __init__(self, title: str, total: int, quiet: bool):
+        self.title, self.total, self.quiet, self.bar = title, total, quiet, None
 
     def on_train_start(self, trainer, pl_module) -> None:
         """Begin at what is done already."""
         self.bar = tqdm(total=self.total, initial=trainer.global_step, desc=self.title,
-                        unit="step", mininterval=1, disable=rank() > 0)
+                        unit="step", mininterval=1, disable=self.quiet or rank() > 0)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         """Count a step."""
@@ -143,12 +143,14 @@ def choose_precision(settings: FinetuneSettings) -> str:
 
 
 def fit_phase(module: ClassifierModule, data: ImageData, place: Path, run_folder: Path,
-              title: str, averaging: str) -> None:
+              title: str, averaging: str, watched: bool = False, quiet: bool = False) -> None:
     """Train one phase, from its last checkpoint if there is one, and leave the module as kept.
 
     Args:
         place: the folder of its checkpoints; `last.ckpt` there is what it goes on from.
         averaging: `none`, `swa` or `ema`, in this phase.
+        watched: as in `Plan`.
+        quiet: show no bar.
 
     Raises:
         SuiteError: a checkpoint that does not fit or is damaged, a loss that is no number, no
@@ -159,7 +161,7 @@ def fit_phase(module: ClassifierModule, data: ImageData, place: Path, run_folder
     checkpoints = ModelCheckpoint(
         place, "best", monitor=MONITORED if judge else None, save_top_k=1 if judge else 0,
         save_last=True, save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks = [PlainProgress(title, steps), checkpoints]
+    callbacks = [PlainProgress(title, steps, quiet), checkpoints]
     if averaging == "swa":
         callbacks.append(EpochAveraging(int(AVERAGED_FROM * module.epochs)))
     if averaging == "ema":
@@ -171,7 +173,7 @@ def fit_phase(module: ClassifierModule, data: ImageData, place: Path, run_folder
     if last.exists():
         read_checkpoint(last, module)
     trainer = create_trainer(place, run_folder, settings, module.epochs, callbacks,
-                             choose_precision(settings), judge)
+                             choose_precision(settings), judge or watched)
     module.train()  # the modes that Lightning finds are those that it trains in
     with explain_failures(settings):
         trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None,

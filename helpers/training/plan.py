@@ -31,6 +31,8 @@ class Plan:
         folder: the run's.
         teacher: what a teacher answers for `rows`, by fold.
         seed: of all that is random in the training.
+        watched: score the fold that is left out after each epoch. It is to be looked at only:
+            whoever chooses by it has no unseen images left.
     """
 
     recipe: Recipe
@@ -45,7 +47,9 @@ class Plan:
     origin: dict
     seed: int
     teacher: Teacher | None = None
-    kept: dict = field(default_factory=dict, repr=False)  # activations, by where they are cut
+    watched: bool = False  # the fold that is left out is scored after each epoch, to be seen
+    quiet: bool = False  # no bars
+    kept: dict = field(default_factory=dict, repr=False)  # activations by their cut, heads to begin on
 
     @property
     def settings(self) -> FinetuneSettings:

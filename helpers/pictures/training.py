@@ -1,0 +1,106 @@
+"""Training drawn: logs of networks, techniques compared, the curve over sizes (04, 09, 10)."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+from helpers.pictures.charts import create_figure, pick_colour, shorten, styled
+
+SEED_GIVEN = 50, 78  # % of test accuracy before and after enlarging, in the project replaced
+
+
+@styled
+def plot_training_log(log: pd.DataFrame):
+    """Loss, score and learning rate by epoch: a thin line a fold, a thick one their mean.
+
+    Args:
+        log: `training_log`; epochs of later phases follow those of earlier ones.
+    """
+    lengths = log.groupby("phase").epoch.max() + 1
+    starts = lengths.cumsum() - lengths
+    log = log.assign(step=log.epoch + log.phase.map(starts) + 1)
+    judged = "log_loss" in log
+    panels = [("loss", {"train_loss": "learnt from"} | (
+        {"log_loss": "inner fold"} if judged else {}))]
+    panels += [("macro F1, inner fold", {"macro_F1": "inner fold"})] if judged else []
+    panels += [("learning rate", {"learning_rate": "highest layer"})]
+    figure, every = create_figure(3.4, 1, len(panels), squeeze=False)
+    for axes, (title, columns) in zip(every[0], panels, strict=True):
+        for place, (column, name) in enumerate(columns.items()):
+            for _, rows in log.groupby("fold"):
+                axes.plot(rows.step, rows[column], color=pick_colour(place), alpha=0.3,
+                          linewidth=1)
+            mean = log.groupby("step")[column].mean()
+            axes.plot(mean.index, mean, color=pick_colour(place), linewidth=2.5, label=name)
+        for start in starts[1:]:
+            axes.axvline(start + 0.5, color="0.6", linestyle=":")
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if len(columns) > 1:
+            axes.legend()
+    every[0][-1].set_yscale("log")
+    return figure
+
+
+@styled
+def plot_learning_curves(log: pd.DataFrame, baseline: str = "baseline"):
+    """Log loss of the fold left out by epoch, a small panel an experiment, the baseline in grey.
+
+    Args:
+        log: from `join_logs`.
+    """
+    names = [name for name in log.candidate.unique() if name != baseline]
+    columns = 4
+    figure, panels = create_figure(1.75 * -(-len(names) // columns) + 0.6,
+                                   -(-len(names) // columns), columns, sharex=True, sharey=True,
+                                   squeeze=False)
+    curves = log.assign(step=log.groupby(["candidate", "seed", "fold"]).cumcount() + 1).groupby(
+        ["candidate", "step"])[["train_loss", "log_loss"]].mean()
+    for axes, name in zip(panels.flat, names, strict=False):
+        axes.plot(curves.loc[baseline].log_loss, color="0.6", linewidth=2)
+        axes.plot(curves.loc[name].log_loss, color=pick_colour(0), linewidth=2)
+        axes.plot(curves.loc[name].train_loss, color=pick_colour(1), linewidth=1.2,
+                  linestyle="--")
+        axes.set_title(shorten(name), fontsize=10, loc="left")
+        axes.tick_params(labelsize=9)
+    for axes in panels.flat[len(names) :]:
+        axes.set_visible(False)
+    for axes in panels[-1]:
+        axes.set_xlabel("epoch", fontsize=10)
+    shown = panels.flat[0].lines
+    figure.legend(shown[:3], [f"{baseline}, fold left out", "fold left out", "learnt from"],
+                  loc="outside lower center", ncols=3, fontsize=10)
+    figure.suptitle("Loss by epoch, mean over folds and seeds", fontsize=12)
+    return figure
+
+
+@styled
+def plot_sizes_curve(table: pd.DataFrame, reference: bool):
+    """Accuracy with its interval against the size of the input, a line a strategy and set.
+
+    Args:
+        table: from `measure_sizes`.
+        reference: draw the two accuracies of the project that the suite replaces.
+    """
+    figure, axes = create_figure(4.4)
+    titles = {"frozen": "frozen features", "finetune": "fine-tuned"}
+    for place, ((strategy, images), rows) in enumerate(table.groupby(["strategy", "images"],
+                                                                    sort=False)):
+        errors = np.clip([rows.value - rows.low, rows.high - rows.value], 0, None)
+        axes.errorbar(rows["size"], rows.value, yerr=errors, fmt="o-", capsize=3,
+                      color=pick_colour(place), label=f"{titles[strategy]}, {images}")
+    if reference:
+        for share, name in zip(SEED_GIVEN, ("before", "after"), strict=True):
+            axes.axhline(share / 100, color="0.5", linestyle="--", linewidth=1)
+            axes.annotate(f"the earlier project {name} enlarging: {share} %", (1, share / 100),
+                          (-4, 4), xycoords=("axes fraction", "data"), ha="right",
+                          textcoords="offset points", fontsize=10, color="0.3")
+    axes.set_xscale("log")
+    axes.set_xticks(sorted(table["size"].unique()))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="side of the input in pixels", ylabel="accuracy, 95 % interval",
+             title="Accuracy by the size of the input")
+    axes.grid(axis="y")
+    axes.legend(loc="lower right")
+    return figure
