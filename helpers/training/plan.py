@@ -49,7 +49,7 @@ class Plan:
     teacher: Teacher | None = None
     watched: bool = False  # the fold that is left out is scored after each epoch, to be seen
     quiet: bool = False  # no bars
-    kept: dict = field(default_factory=dict, repr=False)  # activations by their cut, heads to begin on
+    kept: dict = field(default_factory=dict, repr=False)  # activations by cut, heads by fold
 
     @property
     def settings(self) -> FinetuneSettings:
