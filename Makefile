@@ -35,7 +35,7 @@ lint: install  ## check the style
 notebooks: install  ## after editing a notebook's .py: pair, run the demo, keep its outputs
 	$(BIN)/jupytext --quiet --sync notebooks/*.py
 	rm -rf outputs/demo
-	$(BIN)/python -m helpers.batch --recipe demo --set final=true --until 08
+	$(BIN)/python -m helpers.batch --recipe demo --set final=true --until 10
 	$(BIN)/python -m helpers.dev.publish
 
 bench: install  ## measure speed and findings: make bench PHOTOS=folder-of-photos

@@ -3,13 +3,15 @@
 The rooms stand in the order in which an image passes them; each imports only from those before
 it (a test holds that), and the files at the door from none:
 
-    the door     files, versions, imports, settings, recipe, columns, steps, colab, processes,
-                 resuming, run; `batch`, which runs the notebooks headless, calls on all rooms
+    the door     files, versions, imports, section, settings (and those of heads, of networks
+                 that are trained, of evaluation), recipe, columns, steps, colab, processes,
+                 resuming, run, removal; `batch`, which runs the notebooks headless, calls on all
+                 rooms
     data         layouts, inspection, copies, splits                             01, 02
     network      backbones, weights, preprocessing, pixels, augmentation         02, 03
     features     extraction and its engines                                      03
-    training     cross-validation and heads                                      04
-    evaluation   scores, intervals, baselines, t-SNE, backbones compared         04 to 07
+    training     cross-validation, heads, networks that are trained              04
+    evaluation   scores, intervals, baselines, t-SNE, everything compared        04 to 10
     pictures     charts, galleries, the report                                   all
     serving      the saved model at work, the web page                           to come
     dev          benches, publishing; no part of the product

@@ -60,8 +60,8 @@ class FinetuneSettings(Section):
                                      0.0, ge=0, lt=1)
     augmentation: Literal[AUGMENTATIONS] = setting(
         "Of training images, never of others: `by_class_size` (see `augmentation_sizes`), a "
-        "level, or one group of changes. Without any, a frozen trunk computes each image once.",
-        "by_class_size")
+        "level, or one group of changes. It pays with many epochs and many trained layers; "
+        "without it, frozen layers compute each image only once.", "none")
     mixup: float = setting("Alpha of Mixup: two images blended; 0 for none.", 0.0, ge=0)
     cutmix: float = setting("Alpha of CutMix: a part of one image in another; 0 for none.",
                             0.0, ge=0)

@@ -5,13 +5,15 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
+from helpers.evaluation_settings import EvaluationSettings, ProjectionSettings
 from helpers.files import ROOT, resolve_path
 from helpers.finetune_settings import FinetuneSettings
+from helpers.head_settings import HeadSettings
 from helpers.section import Section, setting
 
 CHECKS = ("unreadable", "blank", "conflicting labels", "extension", "exact copy", "near copy",
@@ -21,21 +23,6 @@ CHECKS = ("unreadable", "blank", "conflicting labels", "extension", "exact copy"
 DATA_SETS = ("CIFAR10", "CIFAR100", "Caltech101", "Country211", "DTD", "EuroSAT", "FGVCAircraft",
              "FashionMNIST", "Flowers102", "Food101", "GTSRB", "Imagenette", "KMNIST", "MNIST",
              "OxfordIIITPet", "STL10", "SVHN")  # of torchvision
-HEADS = ("logistic", "ridge", "svm", "knn", "forest", "boosting", "class_mean", "linear", "mlp")
-REMEDIES = ("none", "class_weights", "oversampling", "undersampling", "smote",
-            "balanced_batches", "focal", "balanced_softmax", "logit_adjustment")
-# Remedies that not every head can take.
-TAKEN_BY = {"balanced_batches": ("linear", "mlp"), "focal": ("logistic", "linear", "mlp"),
-            "balanced_softmax": ("logistic", "linear", "mlp")}
-# What notebook 09 can compare with its baseline; `helpers.evaluation.experiments` says how.
-EXPERIMENTS = (
-    "frozen head", "classifier only", "more layers", "head first, then more", "new head",
-    "dropout", "layer decay", "SGD", "cosine", "step", "plateau", "label smoothing",
-    "focal loss", "balanced softmax", "no class weights", "balanced sampler", "hard examples",
-    "LIGHT", "MEDIUM", "HEAVY", "Mixup", "CutMix", "SWA", "EMA", "distillation")
-# What notebook 08 can compare: a head alone, or with a remedy.
-CANDIDATES = (*HEADS, *(f"{head}+{remedy}" for head in HEADS for remedy in REMEDIES[1:]
-                        if head in TAKEN_BY.get(remedy, HEADS)))
 FETCHED = ROOT / "data" / "torchvision"
 WEIGHT_FILES = (".safetensors", ".pth", ".pt")
 
@@ -174,117 +161,6 @@ class FeatureSettings(Section):
     workers: int | None = setting(
         "How many decode images, and on a CPU compute features, side by side; null: one per "
         "core, at most 16 beside a GPU.", None, result=False, ge=1, le=256)
-
-
-class HeadSettings(Section):
-    """How the classifier is trained (04)."""
-
-    classifier: Literal[HEADS] = setting(
-        "The classifier on the features: logistic regression, ridge regression, linear support "
-        "vector machine (`svm`), nearest neighbours (`knn`), random forest, gradient boosting, "
-        "the nearest class mean, a linear layer trained in batches with dropout, or a perceptron "
-        "with one hidden layer (`mlp`). `head: ridge` says the same.", "logistic")
-    imbalance: Literal[REMEDIES] = setting(
-        "What is done about classes of unequal size. `balanced_batches` is for `linear` and "
-        "`mlp`, `focal` and `balanced_softmax` are for these and `logistic`; `knn` and "
-        "`class_mean` know no class weights.", "class_weights")
-    inputs: Literal["photo", "text", "both"] = setting(
-        "What the classifier is given: the photo's features, the text of `text_columns`, or "
-        "both, each with a classifier of its own.", "photo")
-    text_columns: list[str] = setting(
-        "Columns of the table that hold text about an image. Of the remedies a text takes class "
-        "weights and logit adjustment.", [], validate_default=True)
-    c_grid: list[Annotated[float, Field(gt=0)]] = setting(
-        "Candidates for C of the logistic regression, the inverse strength of the L2 penalty.",
-        [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0], min_length=1)
-    learning_curve: list[Annotated[float, Field(gt=0, lt=1)]] = setting(
-        "Shares of the training images that the learning curve is measured at, beside all of "
-        "them; [] for none.", [0.1, 0.2, 0.5], result=False)
-
-    @field_validator("imbalance")
-    @classmethod
-    def _require_head_that_takes_it(cls, remedy: str, others) -> str:
-        heads, own = TAKEN_BY.get(remedy, HEADS), others.data.get("classifier")
-        if own and own not in heads:
-            raise ValueError(f"it is for {' and '.join(heads)}, and the head is {own}")
-        return remedy
-
-    @field_validator("text_columns")
-    @classmethod
-    def _require_columns(cls, columns: list[str], others) -> list[str]:
-        if not columns and others.data.get("inputs", "photo") != "photo":
-            raise ValueError(f"`inputs: {others.data['inputs']}` needs the names of columns")
-        own = {"image_id", "path", "label", "split"}
-        if len(set(columns)) < len(columns) or own & set(columns):
-            raise ValueError("it should name each column once, and only text about the image")
-        return columns
-
-
-class ProjectionSettings(Section):
-    """The picture of the features (05)."""
-
-    tsne_images: int = setting("Training images in the t-SNE picture.", 5000, ge=10)
-    perplexity: float = setting("Perplexity of t-SNE.", 30, gt=1)
-
-
-class EvaluationSettings(Section):
-    """What is reported (06), and what is compared (07, 08)."""
-
-    final: bool = setting(
-        "Score the hold-out and the data set's own test images, and keep count. Leave it off "
-        "until all choices are made.", False)
-    bootstrap: int = setting("Resamples behind each interval.", 2000, ge=100)
-    compare: list[str] = setting(
-        "Backbones that notebook 07 compares with the recipe's own.",
-        ["resnet18", "resnet50", "resnet101", "efficientnet_b0", "efficientnet_b3",
-         "efficientnet_b7", "vit_base_patch16_224", "densenet121", "mobilenetv3_large_100",
-         "convnext_tiny", "xception41"], min_length=1)
-    compare_images: int = setting("Training images that they are compared on, at most.",
-                                   1000, ge=30)
-    compare_heads: list[Literal[CANDIDATES]] = setting(
-        "Heads, alone or as `head+remedy`, that notebook 08 compares; the first is the baseline "
-        "of all others. With `text_columns` the text alone, and with the photo, are added.",
-        [*HEADS, *(f"{TAKEN_BY.get(remedy, HEADS)[0]}+{remedy}" for remedy in REMEDIES[1:])],
-        min_length=2)
-    compare_heads_images: int = setting(
-        "Training images that they are compared on, at most.", 5_000, ge=30)
-
-    experiments: list[Literal[EXPERIMENTS]] = setting(
-        "What notebook 09 compares with its baseline, one change each.", list(EXPERIMENTS))
-    experiment_seeds: int = setting("Seeds that each is trained with, to see the luck in it.",
-                                    2, ge=1, le=10)
-    experiment_epochs: int = setting("Epochs of each.", 3, ge=2)
-    experiment_images: int = setting("Training images that they are compared on, at most.",
-                                     500, ge=30)
-    experiment_size: int | None = setting(
-        "Side of their input in pixels; null: the recipe's.", 96, ge=16, le=2048)
-    experiment_layers: float = setting(
-        "Share of the backbone's layers that the baseline trains.", 0.1, ge=0, le=1)
-    experiment_teacher: str | None = setting(
-        "A larger backbone whose classifier teaches in `distillation`; null: the recipe's own.",
-        None)
-    sizes: list[Annotated[int, Field(ge=16, le=2048)]] = setting(
-        "Sides in pixels that notebook 10 enlarges images to.", [32, 64, 96, 128, 160, 224],
-        min_length=1)
-    sizes_finetuned: list[int] = setting(
-        "Those of them at which networks are trained as well.", [64, 128])
-    sizes_images: int = setting("Training images that sizes are compared on, at most.",
-                                3_000, ge=30)
-
-    @field_validator("sizes_finetuned")
-    @classmethod
-    def _require_sizes(cls, sizes: list[int], others) -> list[int]:
-        strange = set(sizes) - set(others.data.get("sizes", sizes))
-        if strange:
-            raise ValueError(f"{min(strange)} is none of `sizes`")
-        return sizes
-
-    @field_validator("compare_heads")
-    @classmethod
-    def _require_unlike_heads(cls, names: list[str]) -> list[str]:
-        if len(set(names)) < len(names):
-            raise ValueError("it should name each head once")
-        return names
 
 
 class Recipe(Section):

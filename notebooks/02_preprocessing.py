@@ -250,7 +250,7 @@ save_figure(run, picture, "02_normalisation")
 #
 # ## 5 · Augmenting training images
 #
-# Nothing in this run uses this: it is for training the network itself, which should not
+# Only training the network itself uses this (`strategy: finetune`, see 09): it should not
 # see the very same pixels every time. The fewer images a class has, the more often each
 # of them is repeated, and the more it should be varied. None of this ever touches
 # validation, test or the extraction that follows.

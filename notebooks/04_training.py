@@ -19,7 +19,8 @@
 #
 # With good features a simple classifier goes far. We train one on them, a logistic
 # regression unless the recipe names another, and predict every training image exactly
-# once, with a model that never saw it.
+# once, with a model that never saw it. If the recipe says so (`strategy`), the network
+# itself is trained as well.
 #
 # **You will be able to** cross-validate a classifier without fooling yourself, say how much
 # better it is than a baseline, and whether more labelled images would help.
@@ -27,16 +28,18 @@
 # **You need** the features from 03, and labels and folds from 02. You should
 # have seen scikit-learn's `fit` and `predict` before.
 # **You get** out-of-fold probabilities, on which 06 is built.
-# **It takes** about half a minute for the demo, and some minutes for 100,000 images.
+# **It takes** about half a minute for the demo, and some minutes for 100,000 images. If
+# networks are trained, section 4 says how long before it starts.
 #
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
 # | 1 | load features, labels and folds | |
 # | 2 | one fold in plain scikit-learn | |
-# | 3 | all folds: out-of-fold probabilities | `head_<backbone>.npz`, `oof_probabilities.csv`, `figures/04_choices.png` |
-# | 4 | compare with baselines | `figures/04_baselines.png` |
-# | 5 | would more images help? | `figures/04_learning_curve.png` |
-# | 6 | predict the unseen images with all folds' models | `test_probabilities.csv` |
+# | 3 | all folds | `head_<backbone>.npz`, `figures/04_choices.png` |
+# | 4 | the network itself, if the recipe trains it; out-of-fold probabilities | `models/`, `training_log.csv`, `figures/04_training.png`, `oof_probabilities.csv` |
+# | 5 | compare with baselines | `figures/04_baselines.png` |
+# | 6 | would more images help? | `figures/04_learning_curve.png` |
+# | 7 | predict the unseen images with all folds' models | `test_probabilities.csv` |
 
 # %% [markdown]
 # ## Setup
@@ -202,11 +205,62 @@ save_figure(run, plot_choices(choices), "04_choices")
 # values of C, widen `c_grid` in the recipe. Where the folds choose very different values, as
 # with few images, the inner fold is too small to choose well, and the choice is mostly
 # chance.
+#
+# The models are saved as plain arrays, together with a description of the features they
+# expect: loading refuses features of any other network or preprocessing.
+
+# %%
+from helpers.training.crossvalidation import describe_inputs, save_models
+from helpers.training.heads import name_kind
+
+with run.write("head") as path:
+    save_models(models, name_kind(run.recipe.head), classes, describe_inputs(run), path)
+
+# %% [markdown]
+# ## 4 · The network itself
+#
+# So far the network was *frozen*. With `strategy: finetune` its upper layers are trained on
+# your images as well, and with `strategy: scratch` all of it, from random weights. A network
+# is trained in each fold, on what the classifier above learnt from, and answers for the same
+# unseen images. Finished folds are kept; an interrupted one continues after its last epoch.
+
+# %%
+strategy, head_answers = run.recipe.network.strategy, probabilities
+if strategy != "frozen":
+    from helpers.training.finetuning import train_networks
+
+    trained = train_networks(run)
+    probabilities = trained.probabilities
+print(f"strategy: {strategy}")
+
+# %% [markdown]
+# If it says `frozen`, no network was trained, the classifier's answers stand, and the next
+# cell shows nothing ([09](09_fine_tuning_lab.ipynb) trains networks on the demo). Otherwise it
+# draws the log: a thin line is one fold, a thick one their mean. The loss on what is learnt
+# from should fall; if an inner fold is left out to judge by (`keep_epoch: best`), its loss
+# tells when to stop. Then the network is compared with the frozen one on the same images.
 
 # %%
 from helpers.training.crossvalidation import tabulate_probabilities
 
 oof = tabulate_probabilities(rows, probabilities, classes)
+if strategy != "frozen":
+    from IPython.display import display
+
+    from helpers.evaluation.compare import compare_scores, describe_difference
+    from helpers.pictures.training import plot_training_log
+
+    display(save_figure(run, plot_training_log(trained.log), "04_training"))
+    frozen = tabulate_probabilities(rows, head_answers, classes)
+    difference = compare_scores(oof, frozen, classes, run.recipe.evaluation.bootstrap,
+                                run.recipe.splits.seed)
+    for score, row in difference.iterrows():
+        print(describe_difference("network against frozen", score, row))
+
+# %% [markdown]
+# Every image now has probabilities from a model that never saw it; we keep them.
+
+# %%
 run.save("oof_probabilities", oof)
 oof.drop(columns=["path", "split", "group"]).head().round(3)
 
@@ -222,18 +276,7 @@ oof[oof.image_id == followed].drop(columns=["path", "split", "group"]).round(3).
 # %% [markdown]
 # This model had never seen the photo or its label.
 #
-# The models are saved as plain arrays, together with a description of the features they
-# expect: loading refuses features of any other network or preprocessing.
-
-# %%
-from helpers.training.crossvalidation import describe_inputs, save_models
-from helpers.training.heads import name_kind
-
-with run.write("head") as path:
-    save_models(models, name_kind(run.recipe.head), classes, describe_inputs(run), path)
-
-# %% [markdown]
-# ## 4 · Better than what?
+# ## 5 · Better than what?
 #
 # A score alone says little. We train the same *head*, which is what the classifier on
 # top of a backbone is called, on the same folds with other inputs: the pixels of each
@@ -273,17 +316,17 @@ for name, row in ahead.iterrows():
 # images. The line about random weights shows what pretraining is worth on this data,
 # for this network and against one draw of random weights: everything else was equal.
 #
-# ## 5 · Would more images help?
+# ## 6 · Would more images help?
 #
-# We learn from only a part of the training images, but judge all of them each time. If the
-# curve still rises at its end, labelling more photos should help; if it is flat, look for
-# other features or better labels instead.
+# The classifier on frozen features learns from only a part of the training images, but is
+# judged on all of them each time. If the curve still rises at its end, labelling more photos
+# should help; if it is flat, look for other features or better labels instead.
 
 # %%
 from helpers.evaluation.learning_curve import measure_learning_curve
 from helpers.pictures.comparisons import plot_learning_curve
 
-curve = measure_learning_curve(run, rows, inputs, codes, probabilities)
+curve = measure_learning_curve(run, rows, inputs, codes, head_answers)
 save_figure(run, plot_learning_curve(curve), "04_learning_curve")
 
 # %% [markdown]
@@ -298,7 +341,7 @@ curve.rename(columns={"value": "macro F1"}).round(3)
 # If it brought next to nothing, more photos of the same kind promise little, though a class
 # with very few images may be another matter.
 #
-# ## 6 · The unseen images
+# ## 7 · The unseen images
 #
 # For the hold-out and the test images, the predicted probabilities of all folds' models
 # are averaged. Such an *ensemble* is usually a little better than each of its members.
@@ -307,7 +350,7 @@ curve.rename(columns={"value": "macro F1"}).round(3)
 from helpers.training.crossvalidation import predict_ensemble
 
 unseen = select_rows(run.load_table(), "test")
-answers = predict_ensemble(
+answers = trained.unseen if strategy != "frozen" else predict_ensemble(
     models, load_inputs(run, "test", run.recipe.head.inputs))
 answered = tabulate_probabilities(unseen, answers, classes)
 run.save("test_probabilities", answered)
@@ -384,5 +427,6 @@ run.finish("04_training")
 
 # %% [markdown]
 # One head, one remedy: [08](08_heads.ipynb) compares them with the others, on the same folds.
+# One way to train a network: [09](09_fine_tuning_lab.ipynb) compares techniques.
 #
 # Next: [05 · See the features](05_tsne.ipynb).

@@ -336,4 +336,4 @@ run.finish("08_heads")
 # print(f"balanced accuracy {balanced_accuracy_score(codes, wrong.argmax(axis=1)):.3f}")
 
 # %% [markdown]
-# Back to the start: [01 · Look at the data first](01_eda.ipynb).
+# Next: [09 · A lab for fine-tuning](09_fine_tuning_lab.ipynb).

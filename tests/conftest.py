@@ -22,6 +22,9 @@ TINY = {
     "bootstrap": 200, "tsne_images": 150, "perplexity": 10, "workers": 2,
     "compare": ["test_resnet"], "compare_images": 120,
     "learning_curve": [0.5], "compare_heads": ["logistic", "class_mean", "logistic+smote"],
+    "unfreeze": [0.3], "epochs": 2, "experiments": ["frozen head", "dropout", "distillation"],
+    "experiment_seeds": 2, "experiment_epochs": 2, "experiment_images": 60,
+    "experiment_size": 32, "sizes": [16, 32], "sizes_finetuned": [32], "sizes_images": 60,
 }
 
 

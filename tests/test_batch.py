@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import psutil
 import pytest
 from filelock import FileLock
@@ -23,8 +24,9 @@ from helpers.evaluation.holdout import list_looks
 from helpers.evaluation.summary import evaluate_run
 from helpers.features.extraction import extract_run
 from helpers.files import ROOT, load_json
+from helpers.recipe import parse_settings
 from helpers.run import open_run
-from helpers.steps import MAKERS, NOTEBOOKS, STEPS
+from helpers.steps import MAKERS, NETWORKS, NOTEBOOKS, STEPS
 from helpers.training.strategies import train_run
 
 
@@ -38,18 +40,18 @@ def recipe(rakuten, write_recipe):
 @pytest.fixture(scope="module")
 def finished(recipe):
     """The folder of a run of which `main` has executed all notebooks."""
-    assert batch.main(["--recipe", recipe, "--until", "08"]) == 0
+    assert batch.main(["--recipe", recipe, "--until", "10"]) == 0
     return open_run(recipe)
 
 
 def test_all_artefacts_are_there(finished):
     assert all(finished.is_done(step) for step in STEPS)
-    assert all(finished.need(artefact) for artefact in MAKERS)
+    assert all(finished.need(name) for name in MAKERS if name not in NETWORKS)
     for name in NOTEBOOKS:
         cells = nbformat.read(finished.folder / "notebooks" / f"{name}.ipynb", 4).cells
         assert all(cell.execution_count for cell in cells if cell.cell_type == "code")
     hidden = [p.name for p in finished.folder.rglob("*")
-              if p.name.startswith(".") and p.name != ".lock"]
+              if p.name.startswith(".") and p.name not in (".lock", ".activations")]
     assert not hidden
 
 
@@ -60,6 +62,36 @@ def test_backbones_are_compared_by_cost_and_score(finished):
     assert (table.low <= table["macro F1"]).all() and (table["macro F1"] <= table.high).all()
     assert set(table.weights) == {"random"} and not table.note.any()
     assert table.behind.iloc[0] == 0 and (table.behind_low <= table.behind).all()
+
+
+def test_experiments_and_sizes_are_compared(finished):
+    table = finished.load_table("experiments")
+    assert list(table.candidate.unique()) == ["baseline", "frozen head", "dropout",
+                                              "distillation"]
+    base = table[table.candidate == "baseline"]
+    assert (base[["difference", "low", "high", "seed 0", "seed 1"]] == 0).all(axis=None)
+    mean = table[["seed 0", "seed 1"]].mean(axis=1)
+    np.testing.assert_allclose(table.difference, mean, atol=1e-12)
+    log = finished.load_table("experiment_log")
+    assert set(log.candidate) == {"baseline", "dropout", "distillation"}
+    assert log.groupby(["candidate", "seed", "fold"]).size().eq(2).all()
+    sizes = finished.load_table("sizes")
+    assert sizes[["strategy", "size"]].to_numpy().tolist() == [
+        ["frozen", 16], ["frozen", 32], ["finetune", 32]]
+    assert set(sizes.images) == {"out-of-fold"}, "test images wait for `final`"
+
+
+def test_networks_are_trained_headless(recipe):
+    settings = ["strategy=finetune", "inputs=photo", "run=networks", "augmentation=none"]
+    assert batch.main(["--recipe", recipe, "--set", *settings]) == 0
+    run = open_run(recipe, parse_settings(settings))
+    assert (run.folder / "figures" / "04_training.png").exists()
+    log, table = run.load_table("training_log"), run.load_table()
+    assert log.groupby("fold").size().eq(2).all() and log.fold.nunique() == 3
+    assert len(run.load_table("oof_probabilities")) == (table.split == "train").sum()
+    page = run.path("report").read_text("utf-8")
+    assert "30% of its layers fine-tuned for 2 epochs" in page
+    assert batch.main(["--recipe", recipe, "--set", *settings]) == 0
 
 
 def test_the_tables_agree_about_the_images(finished):

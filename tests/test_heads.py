@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import BatchSampler, WeightedRandomSampler
 
 from helpers.files import SuiteError
-from helpers.settings import HEADS, REMEDIES, TAKEN_BY, HeadSettings
+from helpers.head_settings import HEADS, REMEDIES, TAKEN_BY, HeadSettings
 from helpers.training import estimators, linear, perceptron
 from helpers.training.crossvalidation import cross_validate, load_models, save_models
 from helpers.training.heads import create_head

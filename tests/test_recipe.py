@@ -1,5 +1,7 @@
 """Recipes: what is wrong is named, with the nearest valid name, before anything starts."""
 
+import re
+
 import pytest
 
 from helpers.files import SuiteError
@@ -95,8 +97,27 @@ def test_settings_come_back_from_a_command_line_as_they_were():
 
 
 def test_every_setting_that_changes_results_is_heeded_by_a_notebook(folders):
-    recipe = load_recipe("demo", {"data": str(folders)})
+    recipe = load_recipe("demo", {"data": str(folders), "strategy": "finetune"})
     heeded = {name.partition(".")[2] for step in STEPS for name in recipe.select(*step.settings)}
     # They change no result.
-    assert set(OWNERS) - heeded == {"batch_size", "workers", "engine", "follow",
-                                      "learning_curve"}
+    assert set(OWNERS) - heeded == {
+        "batch_size", "workers", "engine", "follow", "learning_curve", "checkpointing", "compile",
+        "keep_activations", "processes"}
+    frozen = recipe.change(strategy="frozen")
+    assert not frozen.select("finetune"), "what trains no network does not make it stale"
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    ({"schedule": "cosin"}, "did you mean 'cosine'"),
+    ({"optimizer": "adam"}, "did you mean 'adamw'"),
+    ({"loss": "focal_los"}, "did you mean 'focal'"),
+    ({"strategy": "fine_tune"}, "did you mean 'finetune'"),
+    ({"unfreeze": [0.5, 0.2]}, "each phase should train more layers"),
+    ({"unfreeze": [0, 0.5], "epochs": 1}, "1 epochs are too few for 2 phases"),
+    ({"patience": 2}, "needs `keep_epoch: best`"),
+    ({"hard_examples": 2, "mixup": 0.2}, "cannot go with `mixup`"),
+    ({"sizes_finetuned": [77]}, "77 is none of `sizes`"),
+])
+def test_settings_of_training_that_make_no_sense_are_refused(folders, settings, said):
+    with pytest.raises(SuiteError, match=re.escape(said)):
+        load_recipe("demo", {"data": str(folders)} | settings)

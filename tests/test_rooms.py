@@ -10,6 +10,8 @@ import pytest
 from helpers import settings
 from helpers.data.checks import CHECKS
 from helpers.data.torchvision_sets import DATA_SETS
+from helpers.evaluation.experiments import CHANGES
+from helpers.evaluation_settings import EXPERIMENTS
 from helpers.files import ROOT
 from helpers.imports import find_file, find_reached, list_imports
 from helpers.recipe import describe_settings
@@ -71,6 +73,7 @@ def test_entering_loads_nothing_heavy():
 def test_every_check_and_data_set_that_a_recipe_can_name_is_there():
     assert set(CHECKS) == set(settings.CHECKS)
     assert tuple(DATA_SETS) == settings.DATA_SETS
+    assert tuple(CHANGES) == EXPERIMENTS
 
 
 def test_what_a_notebook_reaches_is_found():
@@ -97,7 +100,7 @@ def test_the_pages_explain_every_setting_and_every_file():
     made = (ROOT / "outputs/README.md").read_text("utf-8")
     for step in STEPS:
         (row,) = [line for line in table.splitlines() if line.startswith(f"| [{step.name}]")]
-        for file in step.list_files("frozen").values():
+        for file in step.list_files("finetune").values():
             assert file.format(backbone="<backbone>") in row, file
             assert file.format(backbone="<backbone>") in made, file
 

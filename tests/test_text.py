@@ -11,10 +11,12 @@ from sklearn.pipeline import make_pipeline, make_union
 from helpers.data.preparation import prepare_run
 from helpers.evaluation import head_comparison
 from helpers.evaluation.head_comparison import answer_heads, tabulate_heads
+from helpers.evaluation_settings import CANDIDATES, EvaluationSettings
 from helpers.features.extraction import extract_run
 from helpers.files import SuiteError
+from helpers.head_settings import HeadSettings
 from helpers.run import open_run
-from helpers.settings import CANDIDATES, EvaluationSettings, HeadSettings, Recipe
+from helpers.settings import Recipe
 from helpers.training import estimators, perceptron, text
 from helpers.training.crossvalidation import (
     cross_validate,

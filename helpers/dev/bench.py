@@ -204,6 +204,8 @@ def main() -> None:
     photos = ["--photos", str(options.photos)] if options.photos else []
     subprocess.run([sys.executable, "-m", "helpers.dev.bench_extraction", *photos],
                    stderr=subprocess.DEVNULL, check=True)
+    subprocess.run([sys.executable, "-m", "helpers.dev.bench_training"],
+                   stderr=subprocess.DEVNULL, check=True)
 
 
 if __name__ == "__main__":

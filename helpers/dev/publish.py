@@ -22,6 +22,7 @@ from helpers.steps import NOTEBOOKS
 SOLUTIONS = "solutions"
 OVERRIDES = {"final": True}  # what is shown includes the look at the hold-out
 # Of the README's first picture.
+PICTURES = {"heads.png": "08_heads.png", "experiments.png": "09_experiments.png"}
 OVERVIEW = ("01_classes.jpg", "05_tsne.png", "06_confusion.png", "06_mistakes.jpg")
 
 
@@ -38,8 +39,9 @@ def publish(recipe: str = "demo") -> None:
     for name in (*NOTEBOOKS, SOLUTIONS):
         take_outputs(run.folder / "notebooks" / f"{name}.ipynb", FOLDER / f"{name}.ipynb")
     draw_overview(run, FOLDER / "overview.jpg")
-    with write_whole(FOLDER / "heads.png") as temporary:
-        shutil.copy(run.folder / "figures" / "08_heads.png", temporary)
+    for picture, figure in PICTURES.items():
+        with write_whole(FOLDER / picture) as temporary:
+            shutil.copy(run.folder / "figures" / figure, temporary)
 
 
 def take_outputs(executed: Path, committed: Path) -> None:

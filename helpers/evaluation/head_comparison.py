@@ -17,8 +17,8 @@ from helpers.evaluation.compare import correct_for_many, resample_scores, subtra
 from helpers.evaluation.intervals import find_interval
 from helpers.features.store import load_codes, load_features
 from helpers.files import hash_files, load_json, write_whole
+from helpers.head_settings import REMEDIES, HeadSettings
 from helpers.run import Run
-from helpers.settings import REMEDIES, HeadSettings
 from helpers.training.crossvalidation import cross_validate, tabulate_probabilities
 from helpers.training.fusion import PhotoAndText
 from helpers.training.heads import create_model

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from helpers.pictures.charts import create_figure, pick_colour, shorten, styled
+from helpers.data.images import decode_image
+from helpers.network.preprocessing import create_geometry
+from helpers.pictures.charts import WIDTH, create_figure, pick_colour, shorten, styled
 
 SEED_GIVEN = 50, 78  # % of test accuracy before and after enlarging, in the project replaced
 
@@ -87,8 +90,11 @@ def plot_sizes_curve(table: pd.DataFrame, reference: bool):
     for place, ((strategy, images), rows) in enumerate(table.groupby(["strategy", "images"],
                                                                     sort=False)):
         errors = np.clip([rows.value - rows.low, rows.high - rows.value], 0, None)
-        axes.errorbar(rows["size"], rows.value, yerr=errors, fmt="o-", capsize=3,
-                      color=pick_colour(place), label=f"{titles[strategy]}, {images}")
+        aside = 1.02 ** (place - 1)  # or intervals would hide each other
+        axes.errorbar(aside * rows["size"], rows.value, yerr=errors, capsize=3,
+                      fmt="o-" if strategy == "frozen" else "D-", color=pick_colour(place),
+                      markerfacecolor="white" if images == "test" else pick_colour(place),
+                      label=f"{titles[strategy]}, {images}")
     if reference:
         for share, name in zip(SEED_GIVEN, ("before", "after"), strict=True):
             axes.axhline(share / 100, color="0.5", linestyle="--", linewidth=1)
@@ -103,4 +109,41 @@ def plot_sizes_curve(table: pd.DataFrame, reference: bool):
              title="Accuracy by the size of the input")
     axes.grid(axis="y")
     axes.legend(loc="lower right")
+    return figure
+
+
+@styled
+def show_mixed(mixed: dict[str, tuple[torch.Tensor, torch.Tensor]], classes: list[str],
+               count: int = 6):
+    """The same photos, mixed in several ways, a row a way, with the shares of their classes.
+
+    Args:
+        mixed: way -> photos, (batch, 3, H, W) from 0 to 1, and targets, (batch, classes).
+    """
+    figure, axes = create_figure(len(mixed) * (WIDTH / count + 0.35) + 0.2, len(mixed), count)
+    for row, (way, (photos, targets)) in zip(axes, mixed.items(), strict=True):
+        for place, photo, target in zip(row, photos, targets, strict=False):
+            place.imshow(photo.permute(1, 2, 0).numpy())
+            shares = sorted(zip(target.tolist(), classes, strict=True), reverse=True)
+            place.set_title("\n".join(f"{shorten(name, 12)} {share:.0%}"
+                                      for share, name in shares[:2] if share > 0.005),
+                            fontsize=10, loc="center")
+            place.set(xticks=[], yticks=[])
+        row[0].set_ylabel(way)
+    return figure
+
+
+@styled
+def show_sizes(path: str, configs: dict[int, dict]):
+    """One photo as the network sees it at several sizes, all drawn equally large.
+
+    Args:
+        configs: side in pixels -> data config.
+    """
+    figure, axes = create_figure(WIDTH / len(configs) + 0.6, 1, len(configs), squeeze=False)
+    image = decode_image(path)
+    for place, (size, config) in zip(axes[0], configs.items(), strict=True):
+        place.imshow(create_geometry(config)(image), interpolation="nearest")
+        place.set_title(f"{size} pixels", fontsize=11, loc="center")
+        place.set(xticks=[], yticks=[])
     return figure

@@ -55,7 +55,7 @@ def train_fold(plan: Plan, fold: int, place: Path) -> tuple[np.ndarray, object, 
                     module.rate = rate * plan.settings.phase_decay**phase
                     own = place / f"phase_{phase}"
                     averaging = plan.settings.averaging if last else "none"
-                    if not load_finished(module, own):
+                    if not load_finished(module, own, averaging):
                         _compile_if_it_pays(module, data)
                         title = f"fold {fold}" + (f", phase {phase}" if len(shares) > 1 else "")
                         fit_phase(module, data, own, plan.folder, title, averaging,

@@ -4,7 +4,7 @@ A new one is a class with the methods of `selection.Head`, and its name here and
 `helpers.settings`.
 """
 
-from helpers.settings import HeadSettings
+from helpers.head_settings import HeadSettings
 from helpers.training.estimators import BoostingHead, ForestHead, NeighboursHead
 from helpers.training.fusion import FusionHead
 from helpers.training.imbalance import Remedy

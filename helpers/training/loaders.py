@@ -156,11 +156,16 @@ class TrainingBatches(Sampler):
 
 
 class JudgedBatches(Sampler):
-    """All images in turn; each process takes whole batches, so none is padded or cut anew."""
+    """All images in turn; each process takes whole batches, so none is padded or cut anew.
+
+    A process for which none is left takes the last one as well: Lightning would not let a process
+    without a batch come to where all of them score what they have found.
+    """
 
     def __init__(self, positions: np.ndarray, size: int = JUDGED_AT_ONCE):
         starts = range(0, len(positions), size)
-        self.batches = [positions[start : start + size] for start in starts][rank() :: world()]
+        every = [positions[start : start + size] for start in starts]
+        self.batches = every[rank() :: world()] or every[-1:]
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -180,20 +180,36 @@ def fit_phase(module: ClassifierModule, data: ImageData, place: Path, run_folder
                     weights_only=True)
     if judge and averaging != "swa":  # the average of many epochs is better than one of them
         module.load_state_dict(read_checkpoint(best, module)["state_dict"])
+    share_statistics(module.network)
 
 
-def load_finished(module: ClassifierModule, place: Path) -> bool:
-    """Load what a phase has left that ended with all its epochs, if it did; it is not trained on.
+def share_statistics(network) -> None:
+    """Let all processes have the first one's buffers, as checkpoints do.
 
-    Without an epoch left Lightning would not call what takes an average over.
+    BatchNorm's statistics are of the images that each process itself has seen in the last step.
+    """
+    own = dict(network.named_buffers())
+    first = gather({name: values.cpu() for name, values in own.items()} if rank() == 0 else None)
+    with torch.no_grad():
+        for name, values in own.items():
+            values.copy_(first[0][name])
+
+
+def load_finished(module: ClassifierModule, place: Path, averaging: str) -> bool:
+    """Load what a phase has left that has ended, if it has; it is not trained on.
+
+    It has ended with all its epochs, or early. Without an epoch left Lightning would not call
+    what takes an average over, and after an early end it would train one more.
     """
     last, best = place / "last.ckpt", place / "best.ckpt"
     if not last.exists():
         return False
     found = read_checkpoint(last, module)
-    if found["epoch"] + 1 < module.epochs:
+    waited = max((state.get("wait_count", 0) for state in found["callbacks"].values()), default=0)
+    stopped = module.settings.patience and waited >= module.settings.patience
+    if found["epoch"] + 1 < module.epochs and not stopped:
         return False
-    if module.settings.keep_epoch == "best" and module.settings.averaging != "swa":
+    if module.settings.keep_epoch == "best" and averaging != "swa":
         found["state_dict"] = read_checkpoint(best, module)["state_dict"]
     module.load_state_dict(found["state_dict"])
     module.log_rows = list(found["suite"]["log"])
@@ -232,6 +248,8 @@ def read_checkpoint(path: Path, module: ClassifierModule) -> dict:
     """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
+        for part in ("epoch", "callbacks", "suite"):
+            found[part]  # a checkpoint of something else has no such thing
         stored = {name: tuple(tensor.shape) for name, tensor in found["state_dict"].items()}
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError,
             AttributeError, ValueError) as error:

@@ -1,0 +1,85 @@
+"""Settings of what is drawn, reported and compared (05 to 10)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from helpers.head_settings import HEADS, REMEDIES, TAKEN_BY
+from helpers.section import Section, setting
+
+# What notebook 08 can compare: a head alone, or with a remedy.
+CANDIDATES = (*HEADS, *(f"{head}+{remedy}" for head in HEADS for remedy in REMEDIES[1:]
+                        if head in TAKEN_BY.get(remedy, HEADS)))
+# What notebook 09 can compare with its baseline; `helpers.evaluation.experiments` says how.
+EXPERIMENTS = (
+    "frozen head", "classifier only", "more layers", "head first, then more", "new head",
+    "dropout", "layer decay", "SGD", "cosine", "step", "plateau", "label smoothing",
+    "focal loss", "balanced softmax", "no class weights", "balanced sampler", "hard examples",
+    "LIGHT", "MEDIUM", "HEAVY", "Mixup", "CutMix", "SWA", "EMA", "distillation")
+
+
+class ProjectionSettings(Section):
+    """The picture of the features (05)."""
+
+    tsne_images: int = setting("Training images in the t-SNE picture.", 5000, ge=10)
+    perplexity: float = setting("Perplexity of t-SNE.", 30, gt=1)
+
+
+class EvaluationSettings(Section):
+    """What is reported (06), and what is compared (07, 08)."""
+
+    final: bool = setting(
+        "Score the hold-out and the data set's own test images, and keep count. Leave it off "
+        "until all choices are made.", False)
+    bootstrap: int = setting("Resamples behind each interval.", 2000, ge=100)
+    compare: list[str] = setting(
+        "Backbones that notebook 07 compares with the recipe's own.",
+        ["resnet18", "resnet50", "resnet101", "efficientnet_b0", "efficientnet_b3",
+         "efficientnet_b7", "vit_base_patch16_224", "densenet121", "mobilenetv3_large_100",
+         "convnext_tiny", "xception41"], min_length=1)
+    compare_images: int = setting("Training images that they are compared on, at most.",
+                                   1000, ge=30)
+    compare_heads: list[Literal[CANDIDATES]] = setting(
+        "Heads, alone or as `head+remedy`, that notebook 08 compares; the first is the baseline "
+        "of all others. With `text_columns` the text alone, and with the photo, are added.",
+        [*HEADS, *(f"{TAKEN_BY.get(remedy, HEADS)[0]}+{remedy}" for remedy in REMEDIES[1:])],
+        min_length=2)
+    compare_heads_images: int = setting(
+        "Training images that they are compared on, at most.", 5_000, ge=30)
+
+    experiments: list[Literal[EXPERIMENTS]] = setting(
+        "What notebook 09 compares with its baseline, one change each.", list(EXPERIMENTS))
+    experiment_seeds: int = setting("Seeds that each is trained with, to see the luck in it.",
+                                    2, ge=1, le=10)
+    experiment_epochs: int = setting("Epochs of each.", 3, ge=2)
+    experiment_images: int = setting("Training images that they are compared on, at most.",
+                                     500, ge=30)
+    experiment_size: int | None = setting(
+        "Side of their input in pixels; null: the recipe's.", 96, ge=16, le=2048)
+    experiment_layers: float = setting(
+        "Share of the backbone's layers that the baseline trains.", 0.1, ge=0, le=1)
+    experiment_teacher: str | None = setting(
+        "A larger backbone whose classifier teaches in `distillation`; null: the recipe's own.",
+        None)
+    sizes: list[Annotated[int, Field(ge=16, le=2048)]] = setting(
+        "Sides in pixels that notebook 10 enlarges images to.", [32, 64, 96, 128, 160, 224],
+        min_length=1)
+    sizes_finetuned: list[int] = setting(
+        "Those of them at which networks are trained as well.", [64, 128])
+    sizes_images: int = setting("Training images that sizes are compared on, at most.",
+                                3_000, ge=30)
+
+    @field_validator("sizes_finetuned")
+    @classmethod
+    def _require_sizes(cls, sizes: list[int], others) -> list[int]:
+        strange = set(sizes) - set(others.data.get("sizes", sizes))
+        if strange:
+            raise ValueError(f"{min(strange)} is none of `sizes`")
+        return sizes
+
+    @field_validator("compare_heads")
+    @classmethod
+    def _require_unlike_heads(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("it should name each head once")
+        return names
