@@ -32,6 +32,7 @@ from helpers.files import SuiteError, load_json
 from helpers.network.backbones import create_backbone
 from helpers.network.preprocessing import create_preprocessing, resolve_data_config
 from helpers.network.weights import DownloadError, check_network, fingerprint_weights
+from helpers.pictures.charts import plot_feature_statistics
 from helpers.recipe import load_recipe
 from helpers.run import open_run
 from helpers.steps import STEPS
@@ -599,3 +600,10 @@ def test_nan_in_features_is_refused(prepared):
         pass
     with pytest.raises(SuiteError, match="1 feature values are NaN"):
         compare_features(run)
+
+
+def test_features_that_are_all_alike_are_drawn():
+    alike = np.full((9, 4), 0.3, np.float32)
+    alike[0, 0] = np.nextafter(alike[0, 0], 1, dtype=np.float32)
+    (left, right) = plot_feature_statistics(alike, alike[:0]).axes
+    assert sum(bar.get_height() > 0 for bar in left.patches) == 1 and right.patches

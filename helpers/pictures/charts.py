@@ -100,7 +100,10 @@ def plot_feature_statistics(train: np.ndarray, test: np.ndarray):
     for axes, measure in ((left, lambda array: array.mean(axis=0)),
                           (right, lambda array: np.linalg.norm(array, axis=1))):
         values = [measure(array) for array in sets.values()]
-        bins = np.histogram_bin_edges(np.concatenate(values), 40)
+        joined = np.concatenate(values).astype(np.float64)
+        least = 1e-3 * max(float(np.abs(joined).max()), 1e-6)  # all alike: a bar needs a width
+        middle, reach = (joined.min() + joined.max()) / 2, max(np.ptp(joined), least) / 2
+        bins = np.linspace(middle - reach, middle + reach, 41)
         for name, numbers in zip(sets, values, strict=True):
             axes.hist(numbers, bins, density=True, alpha=0.55, label=name)
         axes.set_yticks([])

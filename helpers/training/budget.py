@@ -81,11 +81,11 @@ def forecast_training(plan, create_phase) -> tuple[int, str]:
         fitting = max(len(epochs), math.floor(wanted * budget / whole))
     size = sum(tensor.numel() * tensor.element_size()
                for tensor in module.network.state_dict().values()) / 2**20
-    line = (f"training {'/'.join(f'{rate:,.0f}' for rate in rates)} images/s in {precision} "
-            f"precision, {world()} process{'es' if world() > 1 else ''}: {folds} folds x "
-            f"{wanted} epochs x {images:,} images, about {format_minutes(whole)}; "
-            f"{measure_peak():,.0f} MiB of memory, {folds * size:,.0f} MiB on the disk, "
-            f"{3 * size:,.0f} more for checkpoints")
+    line = (f"training {'/'.join(f'{rate:,.0f}' for rate in rates)} images/s in "
+            f"{'float32' if precision == 'none' else precision}, {world()} "
+            f"process{'es' if world() > 1 else ''}: {folds} folds x {wanted} epochs x "
+            f"{images:,} images, about {format_minutes(whole)}; {measure_peak():,.0f} MiB of "
+            f"memory, {folds * size:,.0f} MiB on the disk, {3 * size:,.0f} more for checkpoints")
     if fitting < wanted:
         line += (f"\n`minutes: {budget:g}`: {fitting} epochs in place of {wanted}, about "
                  f"{format_minutes(whole * fitting / wanted)}")
