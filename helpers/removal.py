@@ -73,7 +73,7 @@ def hold_run(folder: Path) -> FileLock:
     """Keep batches out of a run, and return what does; SuiteError if one is at work there."""
     lock = FileLock(folder / ".lock")
     try:
-        if Path(lock.lock_file).is_symlink():  # would be emptied, wherever it leads
+        if Path(lock.lock_file).is_symlink():  # not every filelock refuses it
             raise OSError(None, ".lock is a link")
         lock.acquire(timeout=0)
     except Timeout:

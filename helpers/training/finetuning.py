@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from helpers.colab import remove_parts
-from helpers.files import SuiteError, load_json, make_folder, save_json
+from helpers.files import SuiteError, hash_files, load_json, make_folder, save_json
 from helpers.processes import gather, rank, run_processes, wait_for_all, world
 from helpers.resuming import Shards
 from helpers.run import Run, run_command
@@ -29,14 +29,14 @@ from helpers.training.crossvalidation import save_answers, train_heads
 from helpers.training.distillation import load_teacher, open_teacher
 from helpers.training.fold import begin_network, create_phase, train_fold
 from helpers.training.loaders import ImageBatches, JudgedBatches
-from helpers.training.module import ClassifierModule
+from helpers.training.module import ClassifierModule, explain_failures
 from helpers.training.networks import (
     answer_images,
     describe_classifier,
     load_network,
     save_network,
 )
-from helpers.training.plan import Plan, create_plan
+from helpers.training.plan import Plan, create_plan, require_photos
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ def finetune_run(run: Run) -> None:
 
     The folds' heads on the frozen features as well: what training adds is measured against them.
     """
+    require_photos(run)  # before hours go by
     if rank() == 0 and not run.is_current("head"):
         train_heads(run)
     wait_for_all()
@@ -76,8 +77,10 @@ def train_networks(run: Run) -> Trained:
     name, place = plan.settings.teacher, run.path("networks")
     if name:
         teacher = open_teacher(name)
-        plan = replace(plan, teacher=load_teacher(teacher, plan.rows, plan.classes,
-                                                  answer_training_images))
+        models = "head" if teacher.recipe.network.strategy == "frozen" else "networks"
+        answers = load_teacher(teacher, plan.rows, plan.classes, answer_training_images)
+        plan = replace(plan, teacher=answers, origin=plan.origin | {
+            "teacher": hash_files(teacher.need(models))[0]})
     trained = cross_validate_networks(plan, place, forecast=True)
     if rank() == 0:
         with run.write("networks"):
@@ -103,10 +106,12 @@ def cross_validate_networks(plan: Plan, place: Path, folds: Iterable[int] | None
     missing = sorted(set(wanted) - set(gather(shards.list_done())[0]))
     wait_for_all()  # all have looked
     if missing and forecast:
-        plan = _fit_budget(plan, place)
+        with explain_failures(plan.settings):
+            plan = _fit_budget(plan, place)
+    for fold in sorted(set(wanted) - set(missing)):  # a kill may have left what it was saved from
+        _remove_checkpoints(plan, place, fold)
     for fold in missing:
-        own = make_folder(place / f"fold_{fold:02d}")
-        answers, network, log = train_fold(plan, fold, own)
+        answers, network, log = train_fold(plan, fold, make_folder(place / f"fold_{fold:02d}"))
         if rank() == 0:
             if keep_networks:
                 description = describe_classifier(plan.recipe, plan.measured, plan.classes)
@@ -114,12 +119,18 @@ def cross_validate_networks(plan: Plan, place: Path, folds: Iterable[int] | None
             judged = len(plan.part(fold)[2])
             shards.save(fold, judged=answers[:judged], unseen=answers[judged:],
                         log=np.array(json.dumps(log)))
-            shutil.rmtree(own)
-            remove_parts(own, plan.folder)
+            _remove_checkpoints(plan, place, fold)
         del network
         free_memory()
         wait_for_all()
     return _collect(plan, shards, wanted)
+
+
+def _remove_checkpoints(plan: Plan, place: Path, fold: int) -> None:
+    own = place / f"fold_{fold:02d}"
+    if rank() == 0 and own.exists():
+        shutil.rmtree(own)
+        remove_parts(own, plan.folder)
 
 
 def _fit_budget(plan: Plan, place: Path) -> Plan:

@@ -225,7 +225,9 @@ class ImageData(LightningDataModule):
         # Activations lie in memory: other processes would only copy them.
         workers = 0 if self.activations is not None else min(self.workers, len(batches))
         data = ImageBatches(self.images, self.codes, levels, self.activations, self.seed)
+        # A generator of its own: else an epoch's dropout would depend on when loaders are made.
         return DataLoader(data, sampler=batches, batch_size=None, num_workers=workers,
+                          generator=torch.Generator(),
                           pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0)
 
 

@@ -44,7 +44,7 @@ def create_classifier(recipe: Recipe, classes: int, dropout: float = 0.0):
         for part in (network, getattr(network, "head", None)):
             if isinstance(getattr(part, name, None), torch.nn.Dropout):
                 setattr(part, name, torch.nn.Dropout(dropout))
-    return network
+    return network.to(memory_format=torch.channels_last)
 
 
 def fit_start(recipe: Recipe, features: np.ndarray, codes: np.ndarray, part: np.ndarray,

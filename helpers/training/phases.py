@@ -28,6 +28,7 @@ from helpers.training.loaders import ImageData
 from helpers.training.module import ClassifierModule, explain_failures
 
 MONITORED = "log_loss"
+EVERY_EPOCH = {"save_on_train_epoch_end": True, "enable_version_counter": False}
 RATES, TRIALS = (1e-6, 1e-1), 60  # that the finder looks at, and its steps
 AVERAGED_FROM = 0.5  # of a phase's epochs, by SWA
 PRECISIONS = {"none": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -158,10 +159,11 @@ def fit_phase(module: ClassifierModule, data: ImageData, place: Path, run_folder
     """
     settings, judge = module.settings, module.settings.keep_epoch == "best"
     steps = -(-module.steps // settings.accumulate) * module.epochs
-    checkpoints = ModelCheckpoint(
-        place, "best", monitor=MONITORED if judge else None, save_top_k=1 if judge else 0,
-        save_last=True, save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks = [PlainProgress(title, steps, quiet), checkpoints]
+    callbacks = [PlainProgress(title, steps, quiet)]
+    if judge:
+        callbacks.append(ModelCheckpoint(place, "best", monitor=MONITORED, **EVERY_EPOCH))
+    # After the best one, whose memory is to be in it; `save_last` would not write every epoch.
+    callbacks.append(ModelCheckpoint(place, "last", **EVERY_EPOCH))
     if averaging == "swa":
         callbacks.append(EpochAveraging(int(AVERAGED_FROM * module.epochs)))
     if averaging == "ema":

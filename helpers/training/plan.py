@@ -53,10 +53,12 @@ class Plan:
 
     @property
     def settings(self) -> FinetuneSettings:
-        """The recipe's, and what goes without saying when all weights begin at random."""
+        """The recipe's, and what goes without saying when weights begin at random."""
         own = self.recipe.finetune
         if self.recipe.network.strategy != "scratch":
-            return own
+            # A classifier fitted on what random layers make of photos would not fit for long.
+            random = {"head_start": "new"} if self.recipe.network.weights == "random" else {}
+            return own.model_copy(update=random)
         return own.model_copy(update={"unfreeze": [1.0], "head_start": "new", "layer_decay": 1.0})
 
     @property
@@ -116,9 +118,7 @@ def create_plan(run: Run, chosen: np.ndarray | None = None, unseen: bool = True)
             learnt from it.
     """
     recipe, table = run.recipe, run.load_table()
-    if recipe.head.inputs != "photo":
-        raise SuiteError(f"`inputs: {recipe.head.inputs}` is for heads on frozen features; "
-                         "networks are trained on photos: set `inputs: photo`.")
+    require_photos(run)
     restore_images(recipe, table)
     mapping, rows = load_json(run.need("label_mapping")), select_rows(table, "train")
     chosen = np.arange(len(rows)) if chosen is None else chosen
@@ -137,6 +137,14 @@ def create_plan(run: Run, chosen: np.ndarray | None = None, unseen: bool = True)
     images = Images(every, resolve_data_config(recipe, run.measured))
     return Plan(recipe, run.measured, rows, others, codes, list(mapping), features, images,
                 run.folder, origin, recipe.splits.seed)
+
+
+def require_photos(run: Run) -> None:
+    """SuiteError if the recipe asks for texts."""
+    inputs = run.recipe.head.inputs
+    if inputs != "photo":
+        raise SuiteError(f"`inputs: {inputs}` is for heads on frozen features; networks are "
+                         "trained on photos: set `inputs: photo`.")
 
 
 def _require_folds(rows: pd.DataFrame, where: str) -> None:
