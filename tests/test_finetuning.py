@@ -153,7 +153,7 @@ def test_another_setting_trains_anew_and_a_harmless_one_does_not(begin, recipe, 
     train_run(open_run(recipe, other | {"keep_activations": False}))
     assert times(run) == before
     train_run(open_run(recipe, other | {"train_batch": 9}))
-    assert "models is computed anew: settings" in capsys.readouterr().out
+    assert "models is computed anew: finetune.train_batch 8 (now 9)" in capsys.readouterr().out
     assert not set(before) & set(times(run)) - {run.path("networks") / f"fold_0{n}.safetensors"
                                                 for n in range(3)}
 
@@ -399,7 +399,7 @@ def test_without_one_of_them_processes_end_and_say_so(begin, tmp_path, of):
     done = subprocess.run(again, capture_output=True, text=True, env=os.environ | {
         "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    assert "2 processes" in done.stdout and run.is_done(STEPS[3])
+    assert run.is_done(STEPS[3])
     rows = select_rows(run.load_table(), "train")
     assert list(run.load_table("oof_probabilities").image_id) == list(rows.image_id)
     plan, log = create_plan(run), run.load_table("training_log")
@@ -426,14 +426,14 @@ def test_a_class_that_a_fold_lacks_is_named_and_one_class_is_refused(begin, caps
     run.save("table", table)
     extract_run(run)
     for settings in ({}, {"keep_epoch": "best"}):
-        train_run(open_run(run.options[1], {"run": run.folder.name, "epochs": 1} | settings))
+        again = open_run(run.options[1], {"run": run.folder.name, "epochs": 1} | settings)
+        train_run(again)
         assert "no image of paper is left without fold 0" in capsys.readouterr().out
-        assert np.isfinite(chances(run)).all()
+        assert np.isfinite(chances(again)).all()
     table.loc[learnt, "fold"] = np.where(table.label[learnt] == "glass", 1, 0)
     run.save("table", table)
     extract_run(run)
-    with pytest.raises(SuiteError, match="without fold 0 there are images of one class only, "
-                                         "glass"):
+    with pytest.raises(SuiteError, match="images of one class only"):
         train_run(run)
 
 
@@ -538,7 +538,7 @@ def test_settings_that_mean_nothing_are_refused(recipe, settings, match):
 
 
 def test_texts_are_refused_before_anything_is_trained(begin):
-    run = begin(inputs="text", text_columns=["label"])
+    run = begin(inputs="text", text_columns=["sha256"])
     with pytest.raises(SuiteError, match=r"`inputs: text` is for heads .* set `inputs: photo`"):
         train_run(run)
     assert not run.path("head").exists()

@@ -75,6 +75,9 @@ def train_networks(run: Run) -> Trained:
         run_processes(count, "helpers.training.finetuning", run.options)
     plan = create_plan(run)
     name, place = plan.settings.teacher, run.path("networks")
+    if name == run.folder.name:
+        raise SuiteError(f"{name} cannot be its own teacher: training would replace it. Give "
+                         "this run another name (`run`).")
     if name:
         teacher = open_teacher(name)
         models = "head" if teacher.recipe.network.strategy == "frozen" else "networks"

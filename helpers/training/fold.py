@@ -24,7 +24,13 @@ from helpers.training.networks import (
     fit_start,
     start_classifier,
 )
-from helpers.training.phases import choose_precision, find_rate, fit_phase, load_finished
+from helpers.training.phases import (
+    choose_precision,
+    find_rate,
+    fit_phase,
+    load_finished,
+    read_tensors,
+)
 from helpers.training.plan import Plan
 
 
@@ -47,7 +53,7 @@ def train_fold(plan: Plan, fold: int, place: Path) -> tuple[np.ndarray, object, 
             module, data, trunk = create_phase(plan, network, fold, phase, taught)
             with trunk.passed() if trunk else contextlib.nullcontext():
                 if saved.exists():
-                    kept = torch.load(saved, map_location="cpu", weights_only=True)
+                    kept = read_tensors(saved, "network", "log", "rate")
                     network.load_state_dict(kept["network"])
                     log, rate = kept["log"], kept["rate"]
                 else:

@@ -3,7 +3,6 @@
 import copy
 import logging
 import os
-import pickle
 import warnings
 from pathlib import Path
 
@@ -248,17 +247,9 @@ def read_checkpoint(path: Path, module: ClassifierModule) -> dict:
         SuiteError: it is damaged, holds more than tensors and plain values, or is of another
             architecture or of other classes.
     """
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        for part in ("epoch", "callbacks", "suite"):
-            found[part]  # a checkpoint of something else has no such thing
-        stored = {name: tuple(tensor.shape) for name, tensor in found["state_dict"].items()}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError,
-            AttributeError, ValueError) as error:
-        raise SuiteError(f"{show_path(path)} is damaged, or no checkpoint of this suite "
-                         f"({str(error).splitlines()[0][:150]}). Files are read without running "
-                         "code from them. Remove it: its phase begins anew.") from error
-    own = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    found = read_tensors(path, "state_dict", "epoch", "callbacks", "suite")
+    stored, own = ({name: tuple(getattr(tensor, "shape", "")) for name, tensor in state.items()}
+                   for state in (found["state_dict"], module.state_dict()))
     if stored != own:
         other = next(name for name in {**own, **stored} if own.get(name) != stored.get(name))
         raise SuiteError(
@@ -266,3 +257,19 @@ def read_checkpoint(path: Path, module: ClassifierModule) -> dict:
             f"shape {stored.get(other)}, here {own.get(other)}. Remove it, or give the run "
             "another name.")
     return found
+
+
+def read_tensors(path: Path, *parts: str) -> dict:
+    """Read a file of tensors and plain values, of which it must hold some `parts`.
+
+    Raises:
+        SuiteError: it is damaged, lacks a part, or holds anything that would have to be run.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        return {part: found[part] for part in parts}
+    except Exception as error:  # unpickling stumbles over whatever a damaged file holds
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:150]
+        raise SuiteError(f"{show_path(path)} is damaged, or no checkpoint of this suite "
+                         f"({reason}). Files are read without running code from them. Remove it: "
+                         "its phase begins anew.") from error
