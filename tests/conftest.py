@@ -34,6 +34,15 @@ def _remove_outputs():
     shutil.rmtree(os.environ["SUITE_OUTPUTS"], ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Networks this small gain nothing from threads, which fight where others are at work."""
+    from helpers.features.engines import one_thread_each
+
+    with one_thread_each():
+        yield
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory) -> Path:
     """The demo's folder; read only."""

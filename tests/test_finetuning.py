@@ -44,6 +44,7 @@ from helpers.training.phases import create_trainer, fit_phase, read_checkpoint
 from helpers.training.plan import create_plan
 from helpers.training.strategies import train_run
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = {"strategy": "finetune", "epochs": 2, "train_batch": 8, "holdout": 0.2,
          "source": "folders", "augmentation": "none"}
 # Children are forked from a server that has imported everything already.

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional
 
 from helpers.data.preparation import prepare_run
@@ -29,14 +30,18 @@ from helpers.training.networks import fit_start
 from helpers.training.phases import find_rate, fit_phase
 from helpers.training.plan import create_plan
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = {"strategy": "finetune", "epochs": 2, "train_batch": 8, "folds": 3, "holdout": 0.2,
          "source": "folders", "augmentation": "none"}
 
 
 @pytest.fixture(scope="module")
-def plan(folders, write_recipe):
+def plan(folders, write_recipe, tmp_path_factory):
     """The plan of a run on 36 photos, with features; 01 to 03 are done."""
-    run = open_run(write_recipe("networks", folders, **QUICK))
+    weights = tmp_path_factory.mktemp("weights") / "test_efficientnet.safetensors"
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_efficientnet").state_dict(), weights)
+    run = open_run(write_recipe("networks", folders, weights=str(weights), **QUICK))
     prepare_run(run)
     extract_run(run)
     return create_plan(run)
@@ -399,6 +404,13 @@ def test_a_classifier_begins_as_the_logistic_regression(plan):
     assert not np.allclose(without["weights"], arrays["weights"])
 
 
+def test_a_classifier_on_random_layers_begins_at_random_too(plan):
+    assert plan.settings.head_start == "logistic"
+    assert plan.change(weights="random").settings.head_start == "new"
+    scratch = plan.change(strategy="scratch", unfreeze=[0.5]).settings
+    assert (scratch.head_start, scratch.unfreeze) == ("new", [1.0])
+
+
 def test_dropout_comes_before_the_classifier(plan):
     own = plan.change(dropout=0.5)
     network = begin_network(own, 0)
@@ -410,7 +422,7 @@ def test_dropout_comes_before_the_classifier(plan):
         network.eval()
         assert torch.equal(network(images), network(images))
     for name in ("test_resnet", "test_convnext", "test_vit", "xception41"):
-        recipe = own.recipe.change(backbone=name, image_size=None)
+        recipe = own.recipe.change(backbone=name, image_size=None, weights="random")
         other = copy.copy(own)
         object.__setattr__(other, "recipe", recipe.change(head_start="new"))
         network = begin_network(other, 0)
