@@ -232,7 +232,7 @@ mixed = {name: mix(pixels, one_hot) for name, mix in (
     ("CutMix", v2.CutMix(alpha=1.0)))}
 
 # %% [markdown]
-# Below each picture stand the classes and their shares, which are the target of the loss.
+# Above each picture stand the classes and their shares, which are the target of the loss.
 
 # %%
 from helpers.pictures.charts import save_figure
