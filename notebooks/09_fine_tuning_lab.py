@@ -150,7 +150,8 @@ print(f"learns from {len(data.learnt)} photos, judged on {len(data.judged)} othe
 for epoch in range(2):
     module.train()
     for images, codes, _ in data.train_dataloader():
-        loss = torch.nn.functional.cross_entropy(module(images), codes, module.loss.weights)
+        loss = torch.nn.functional.cross_entropy(
+            module(images), codes, module.loss.weights)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -158,8 +159,8 @@ for epoch in range(2):
     with torch.inference_mode():
         right = sum((module(images).argmax(dim=1) == codes).sum().item()
                     for images, codes, _ in data.test_dataloader())
-    print(f"epoch {epoch + 1}: last loss {loss:.3f}, {right / len(data.judged):.1%} right "
-          "in fold 0")
+    print(f"epoch {epoch + 1}: last loss {loss:.3f}, "
+          f"{right / len(data.judged):.1%} right in fold 0")
 
 # %% [markdown]
 # Looking at fold 0 after every epoch is fine as long as nothing is chosen by it. Whoever
@@ -211,7 +212,8 @@ with torch.inference_mode():
 right = torch.softmax(logits, dim=1)[range(len(codes)), codes]
 smooth = torch.nn.functional.cross_entropy(logits, codes, label_smoothing=0.1)
 focal = ((1 - right) ** 2 * -right.log()).mean()
-print(f"cross-entropy {-right.log().mean():.3f}, smoothed {smooth:.3f}, focal {focal:.3f}")
+print(f"cross-entropy {-right.log().mean():.3f}, smoothed {smooth:.3f}, "
+      f"focal {focal:.3f}")
 
 # %% [markdown]
 # These photos have been learnt from, so their cross-entropy is small. The smoothed loss stays
@@ -311,7 +313,8 @@ from helpers.evaluation.experiments import tabulate_experiments
 
 table = tabulate_experiments(run, found)
 run.save("experiments", table)
-scores = table.pivot(index="candidate", columns="score", values="value").loc[list(found)]
+scores = table.pivot(index="candidate", columns="score", values="value")
+scores = scores.loc[list(found)]
 scores.assign(seconds=table.groupby("candidate").seconds.first()).round(3)
 
 # %% [markdown]
@@ -323,8 +326,8 @@ from helpers.evaluation.experiments import measure_luck
 
 luck = measure_luck(found)
 spread = (luck.max(axis=1) - luck.min(axis=1)).drop("frozen head", errors="ignore")
-print(f"accuracy differs between seeds by {100 * spread.mean():.1f} points on average, by up "
-      f"to {100 * spread.max():.1f} points ({spread.idxmax()})")
+print(f"accuracy differs between seeds by {100 * spread.mean():.1f} points on average, "
+      f"by up to {100 * spread.max():.1f} points ({spread.idxmax()})")
 
 # %% [markdown]
 # A technique that is ahead by less than that in a single training has shown nothing. In the
@@ -404,15 +407,7 @@ run.finish("09_fine_tuning_lab")
 # print(describe_difference(row.candidate, row.score, row))
 
 # %% [markdown]
-# **2.** How many photos does the baseline answer differently with the two seeds, although both
-# are as often right?
-
-# %%
-# one, other = found["___"].answers[:2]
-# print(f"{(one.prediction != other.prediction).mean():.1%} differ")
-
-# %% [markdown]
-# **3.** Combine the answers of both seeds, and those of all experiments. What does an ensemble
+# **2.** Combine the answers of both seeds, and those of all experiments. What does an ensemble
 # gain?
 
 # %%

@@ -200,18 +200,8 @@ run.finish("10_resize_curve")
 #            for size in (___)]
 # classes = list(load_json(run.need("label_mapping")))
 # difference = compare_scores(*answers, classes, 2000, run.recipe.splits.seed)
-# print(describe_difference("first against second", "accuracy", difference.loc["accuracy"]))
-
-# %% [markdown]
-# **2.** Which photos does only the larger size get right? Look at some of them.
-
-# %%
-# from helpers.pictures.galleries import show_photos
-#
-# small, large = answers
-# gained = large[(large.prediction == large.___) & (small.prediction != small.label)][:8]
-# titles = [f"{row.label}, not {small.prediction[row.Index]}" for row in gained.itertuples()]
-# save_figure(run, show_photos(gained.path.tolist(), titles), "solutions_sizes")
+# row = difference.loc["accuracy"]
+# print(describe_difference("first against second", "accuracy", row))
 
 # %% [markdown]
 # Back to the start: [01 · Look at the data first](01_eda.ipynb).

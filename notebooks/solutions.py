@@ -460,25 +460,15 @@ print(describe_difference(row.candidate, row.score, row))
 # %% [markdown]
 # For log loss, lower is better, so a positive difference means that the frozen head is worse.
 #
-# **2.** Two seeds of the baseline. What was trained for 09 is kept, so this only reads it.
+# **2.** Ensembles of one, two and six networks. What was trained for 09 is kept, so this only
+# reads it.
 
 # %%
 from helpers.evaluation.experiments import open_lab, run_experiment
 
 plan = open_lab(run)
-found = {name: run_experiment(run, plan, name) for name in ("baseline", "dropout", "cosine")}
-one, other = found["baseline"].answers[:2]
-print(f"{(one.prediction != other.prediction).mean():.1%} differ")
-for answer in (one, other):
-    print(f"{(answer.prediction == answer.label).mean():.1%} right")
-
-# %% [markdown]
-# Far more photos change their answer than the accuracy changes: what one seed loses, the other
-# finds elsewhere. A single number hides this.
-#
-# **3.** Ensembles of one, two and six networks.
-
-# %%
+names = ("baseline", "dropout", "cosine")
+found = {name: run_experiment(run, plan, name) for name in names}
 tables = [answer for name in ("baseline", "dropout", "cosine") if name in found
           for answer in found[name].answers]
 for count in (1, 2, len(tables)):
@@ -500,20 +490,8 @@ import pandas as pd
 answers = [pd.read_csv(run.folder / f"sizes/{size}-frozen/oof_probabilities.csv")
            for size in (64, 224)]
 difference = compare_scores(*answers, classes, 2000, run.recipe.splits.seed)
-print(describe_difference("first against second", "accuracy", difference.loc["accuracy"]))
+row = difference.loc["accuracy"]
+print(describe_difference("first against second", "accuracy", row))
 
 # %% [markdown]
 # The interval says how much of the difference could be due to the choice of photos.
-#
-# **2.** Photos that only the larger size gets right.
-
-# %%
-from helpers.pictures.galleries import show_photos
-
-small, large = answers
-gained = large[(large.prediction == large.label) & (small.prediction != small.label)][:8]
-titles = [f"{row.label}, not {small.prediction[row.Index]}" for row in gained.itertuples()]
-save_figure(run, show_photos(gained.path.tolist(), titles), "solutions_sizes")
-
-# %% [markdown]
-# In most of them, details decide that 64 pixels cannot show.
