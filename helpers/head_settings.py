@@ -12,6 +12,16 @@ REMEDIES = ("none", "class_weights", "oversampling", "undersampling", "smote",
 # Remedies that not every head can take.
 TAKEN_BY = {"balanced_batches": ("linear", "mlp"), "focal": ("logistic", "linear", "mlp"),
             "balanced_softmax": ("logistic", "linear", "mlp")}
+# As they are called where people read.
+TITLES = {
+    "logistic": "logistic regression", "ridge": "ridge regression", "svm": "linear SVM",
+    "knn": "nearest neighbours", "forest": "random forest", "boosting": "gradient boosting",
+    "class_mean": "nearest class mean", "linear": "linear layer", "mlp": "perceptron (MLP)",
+    "class_weights": "class weights", "oversampling": "random oversampling",
+    "undersampling": "random undersampling", "smote": "SMOTE",
+    "balanced_batches": "balanced batches", "focal": "focal loss",
+    "balanced_softmax": "balanced softmax", "logit_adjustment": "logit adjustment",
+    "text": "text alone", "both": "photo and text"}
 
 
 class HeadSettings(Section):

@@ -17,7 +17,7 @@ from helpers.evaluation.compare import correct_for_many, resample_scores, subtra
 from helpers.evaluation.intervals import find_interval
 from helpers.features.store import load_codes, load_features
 from helpers.files import hash_files, load_json, write_whole
-from helpers.head_settings import REMEDIES, HeadSettings
+from helpers.head_settings import REMEDIES, TITLES, HeadSettings
 from helpers.run import Run
 from helpers.training.crossvalidation import cross_validate, tabulate_probabilities
 from helpers.training.fusion import PhotoAndText
@@ -25,16 +25,6 @@ from helpers.training.heads import create_model
 from helpers.training.imbalance import describe_small_classes
 from helpers.training.text import count_terms, load_texts
 from helpers.versions import describe_versions
-
-TITLES = {
-    "logistic": "logistic regression", "ridge": "ridge regression", "svm": "linear SVM",
-    "knn": "nearest neighbours", "forest": "random forest", "boosting": "gradient boosting",
-    "class_mean": "nearest class mean", "linear": "linear layer", "mlp": "perceptron (MLP)",
-    "class_weights": "class weights", "oversampling": "random oversampling",
-    "undersampling": "random undersampling", "smote": "SMOTE",
-    "balanced_batches": "balanced batches", "focal": "focal loss",
-    "balanced_softmax": "balanced softmax", "logit_adjustment": "logit adjustment",
-    "text": "text alone", "both": "photo and text"}
 
 
 def list_candidates(run: Run) -> dict[str, HeadSettings]:

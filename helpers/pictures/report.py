@@ -8,9 +8,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from helpers.evaluation.head_comparison import TITLES
 from helpers.evaluation.holdout import describe_looks
 from helpers.files import SuiteError, load_json, write_whole
+from helpers.head_settings import TITLES
 from helpers.run import Run
 from helpers.settings import SECTIONS, Recipe
 
