@@ -229,7 +229,7 @@ def test_the_runner_holds_next_to_nothing(finished, recipe):
     (["--set", "fold=3"], "did you mean 'folds'?"),
     (["--set", "folds"], "key=value, not 'folds'"),
     (["--set", "backbone=resnet5"], "no backbone 'resnet5'"),
-    (["--from", "09"], "no notebook '09'"),
+    (["--from", "19"], "no notebook '19'"),
     (["--from", "04", "--until", "02"], "no notebook lies from 04 until 02"),
 ])
 def test_wrong_settings_stop_before_anything_starts(recipe, arguments, words, capsys,
