@@ -42,7 +42,8 @@ CHANGES = {  # name -> what it changes; `layers` stands for the baseline's share
     FROZEN: {},
     "classifier only": {"unfreeze": [0.0]},
     "more layers": {"unfreeze": ["3 x layers"]},
-    "head first, then more": {"unfreeze": [0.0, "layers"], "head_start": "new"},
+    "head first, then more": {"unfreeze": [0.0, "layers"], "head_start": "new",
+                              "learning_rate": 1e-3},  # the layers follow at the baseline's
     "new head": {"head_start": "new"},
     "dropout": {"dropout": 0.5},
     "layer decay": {"layer_decay": 0.7},

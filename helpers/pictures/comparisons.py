@@ -93,7 +93,8 @@ def plot_head_differences(table: pd.DataFrame):
         axes.locator_params(axis="x", nbins=5)
         axes.tick_params(axis="x", labelsize=9)
         axes.grid(axis="x")
-    panels[0].set_yticks(range(len(names)), [f"{names[0]} (baseline)", *names[1:]])
+    first = names[0] if names[0] == "baseline" else f"{names[0]} (baseline)"
+    panels[0].set_yticks(range(len(names)), [first, *names[1:]])
     panels[0].set_ylim(len(names) - 0.5, -0.5)
     shown = {"better": BETTER, "worse": WORSE, "no difference seen": UNSEEN}
     handles = [Line2D([], [], linewidth=2, color=colour, label=name)

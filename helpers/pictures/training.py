@@ -66,6 +66,7 @@ def plot_learning_curves(log: pd.DataFrame, baseline: str = "baseline"):
                   linestyle="--")
         axes.set_title(shorten(name), fontsize=10, loc="left")
         axes.tick_params(labelsize=9)
+        axes.xaxis.get_major_locator().set_params(integer=True)
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
     for axes in panels[-1]:

@@ -20,11 +20,10 @@ from helpers.files import load_json, make_folder
 from helpers.network.layers import Trunk
 from helpers.processes import wait_for_all
 from helpers.settings import Recipe
-from helpers.training.loaders import Images
+from helpers.training.loaders import IN_MEMORY, Images
 
 PLACE = ".activations"
 OF_THE_DISK = 0.5  # that is free, at most
-IN_MEMORY = 0.25  # of what is free: read from there, if they fit
 
 
 def load_activations(trunk: Trunk, images: Images, rows: pd.DataFrame, recipe: Recipe,

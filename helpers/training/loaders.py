@@ -23,7 +23,7 @@ from helpers.files import SuiteError
 from helpers.network.augmentation import LEVELS, choose_levels, create_group, create_level
 from helpers.processes import rank, world
 
-IN_MEMORY = 0.25  # of what is free, at most, for decoded images
+IN_MEMORY = 0.25  # of what is free, at most, for decoded images or activations
 JUDGED_AT_ONCE = 64  # images a batch where nothing is learnt
 Request = tuple[np.ndarray, int]  # positions of images, and the epoch
 
