@@ -193,7 +193,7 @@ class ClassifierModule(LightningModule):
             optimizer = torch.optim.SGD(groups, self.rate, MOMENTUM, nesterov=True)
         else:
             # Fused steps and the scaled gradients of fp16 cannot both be clipped.
-            fused = self.device.type == "cuda" and self.trainer.precision != "16-mixed"
+            fused = self.settings.mixed_precision != "fp16"
             optimizer = torch.optim.AdamW(groups, self.rate, fused=fused or None)
         schedule = self._create_schedule(optimizer)
         return optimizer if schedule is None else {
