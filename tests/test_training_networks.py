@@ -1,6 +1,7 @@
 """Networks in training: each technique changes what it should, and nothing else."""
 
 import copy
+from dataclasses import replace
 from itertools import chain, pairwise
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from sklearn.metrics import log_loss
 from torch.nn import functional
 
 from helpers.data.preparation import prepare_run
@@ -17,7 +19,7 @@ from helpers.files import SuiteError
 from helpers.network.layers import find_trunk, group_layers, set_training, unfreeze_top
 from helpers.run import open_run
 from helpers.training import fold as folds
-from helpers.training.fold import begin_network, create_phase
+from helpers.training.fold import begin_network, create_phase, train_fold
 from helpers.training.loaders import (
     ImageBatches,
     JudgedBatches,
@@ -274,6 +276,17 @@ def test_swa_is_the_mean_of_the_last_epochs(train, plan):
         mean = torch.stack([epoch[name].float() for epoch in kept[2:]]).mean(0)
         torch.testing.assert_close(tensor.float(), mean.to(tensor.dtype).float(), rtol=1e-5,
                                    atol=1e-6)
+
+
+@pytest.mark.parametrize("averaging", ["none", "swa", "ema"])
+def test_the_last_score_in_the_log_is_that_of_the_answers(plan, tmp_path, averaging):
+    own = replace(plan.change(averaging=averaging, learning_rate=0.01, accumulate=2, epochs=4),
+                  watched=True)
+    answers, _, log = train_fold(own, 0, tmp_path)
+    _, _, judged = own.part(0)
+    truth = own.codes[judged]
+    found = log_loss(truth, answers[: len(judged)], labels=range(3))
+    assert log[-1]["log_loss"] == pytest.approx(found, rel=1e-4)
 
 
 def test_ema_lies_between_the_start_and_the_end(train, plan):

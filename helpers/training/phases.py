@@ -53,15 +53,25 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class EpochAveraging(WeightAveraging):
-    """Stochastic weight averaging: the mean of the weights after each of the last epochs."""
+    """Stochastic weight averaging: the mean of the weights after each of the last epochs.
 
-    def __init__(self, first: int):
+    It takes an epoch in after its last step: at the epoch's end it has been judged already.
+
+    Args:
+        first: the first epoch that is averaged.
+        steps: of an epoch.
+    """
+
+    def __init__(self, first: int, steps: int):
         super().__init__()
-        self.first = first
+        self.first, self.steps = first, steps
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Return whether the weights of now are to be averaged."""
-        return epoch_idx is not None and epoch_idx >= self.first
+        if step_idx is None:
+            return False
+        epoch, step = divmod(step_idx, self.steps)
+        return epoch >= self.first and step == self.steps - 1
 
     def on_validation_epoch_start(self, trainer, pl_module) -> None:
         """Judge the average, once there is one."""
@@ -157,14 +167,14 @@ def fit_phase(module: ClassifierModule, data: ImageData, place: Path, run_folder
             memory left, another process gone.
     """
     settings, judge = module.settings, module.settings.keep_epoch == "best"
-    steps = -(-module.steps // settings.accumulate) * module.epochs
-    callbacks = [PlainProgress(title, steps, quiet)]
+    steps = -(-module.steps // settings.accumulate)
+    callbacks = [PlainProgress(title, steps * module.epochs, quiet)]
     if judge:
         callbacks.append(ModelCheckpoint(place, "best", monitor=MONITORED, **EVERY_EPOCH))
     # After the best one, whose memory is to be in it; `save_last` would not write every epoch.
     callbacks.append(ModelCheckpoint(place, "last", **EVERY_EPOCH))
     if averaging == "swa":
-        callbacks.append(EpochAveraging(int(AVERAGED_FROM * module.epochs)))
+        callbacks.append(EpochAveraging(int(AVERAGED_FROM * module.epochs), steps))
     if averaging == "ema":
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     if settings.patience:
