@@ -105,9 +105,9 @@ print(f"{len(plan.rows)} photos of {plan.data_config['input_size'][1:]} pixels, 
 
 # %% [markdown]
 # A network is a stack of layers. The lower ones see edges and textures, which are much the
-# same in all photos; the upper ones see what ImageNet's 1,000 classes needed. With few photos
-# it is wise to train the upper ones only. The baseline trains a share of the layers
-# (`experiment_layers`) and the classifier on top.
+# same in all photos; the upper ones respond to patterns that separate ImageNet's 1,000
+# classes. With few photos it is wise to train the upper ones only. The baseline trains a
+# share of the layers (`experiment_layers`) and the classifier on top.
 
 # %%
 from helpers.network.layers import group_layers, unfreeze_top
@@ -120,10 +120,11 @@ print(f"{count} of {len(group_layers(network))} layers are trained, {trained:,} 
       f"{sum(p.numel() for p in network.parameters()):,} parameters")
 
 # %% [markdown]
-# All other parameters have `requires_grad` off, and stay as they are. The classifier begins
-# as the logistic regression of 04, fitted on the frozen features of the same training part:
-# a new one would begin at random, and its first, large gradients would disturb the layers
-# below it.
+# The upper layers are the widest, so that few layers hold many parameters. All other
+# parameters have `requires_grad` off, and stay as they are. The classifier begins as the
+# logistic regression of 04, fitted on the frozen features of the same training part: a new
+# one would begin at random, and its first, large gradients would disturb the layers below
+# it.
 #
 # ## 2 · One training loop by hand
 #
@@ -142,14 +143,17 @@ optimizer = torch.optim.AdamW(
 print(f"learns from {len(data.learnt)} photos, judged on {len(data.judged)} others")
 
 # %% [markdown]
-# `module.train()` leaves frozen parts in evaluation mode. That matters for BatchNorm: in
-# training mode it would replace ImageNet's statistics by those of our few photos, although
-# "frozen". Each class counts the same, as in 04 (`weighted_loss`).
+# Unlike PyTorch's own, this module's `train()` keeps frozen layers in evaluation mode.
+# Otherwise their BatchNorm would normalise by the batch and overwrite its ImageNet
+# statistics, although its weights are frozen. Each class counts the same, as in 04
+# (`weighted_loss`).
 
 # %%
+loader = data.train_dataloader()
 for epoch in range(2):
     module.train()
-    for images, codes, _ in data.train_dataloader():
+    loader.sampler.set_epoch(epoch)  # another order
+    for images, codes, _ in loader:
         loss = torch.nn.functional.cross_entropy(
             module(images), codes, module.loss.weights)
         optimizer.zero_grad()
@@ -163,15 +167,16 @@ for epoch in range(2):
           f"{right / len(data.judged):.1%} right in fold 0")
 
 # %% [markdown]
-# Looking at fold 0 after every epoch is fine as long as nothing is chosen by it. Whoever
-# stops at its best epoch has no unseen photos left; `keep_epoch: best` in a recipe chooses by
-# another, inner fold.
+# Looking at fold 0 after every epoch is fine as long as nothing is chosen by it. If you
+# stop at the epoch that scores best on fold 0, fold 0 is no longer unseen;
+# `keep_epoch: best` in a recipe chooses on a separate, inner fold.
 #
 # ## 3 · The techniques, a few lines each
 #
-# **Progressive unfreezing** trains the classifier first, then more layers with a lower rate,
-# because lower layers know more that is worth keeping. *Layer decay* does so at once: each
-# layer's rate is that of the layer above it, times a number below 1.
+# **Progressive unfreezing** trains the classifier first, then more layers with a lower
+# rate, because lower layers know more that is worth keeping. *Layer decay* has a similar
+# aim in a single phase: each layer's rate is that of the layer above it times a factor
+# below 1.
 
 # %%
 for share, rate in ((0.0, 3e-4), (settings.unfreeze[0], 1e-4)):
@@ -192,7 +197,7 @@ schedules = {
     "step": lambda o: lr_scheduler.StepLR(o, step_size=3, gamma=0.1),
     "plateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, factor=0.3, patience=1)}
 for name, create in schedules.items():
-    optimizer, rates = torch.optim.SGD(network.parameters(), lr=1.0), []
+    optimizer, rates = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), []
     schedule = create(optimizer)
     for _ in range(9):
         rates.append(f"{optimizer.param_groups[0]['lr']:.2g}")
@@ -201,12 +206,12 @@ for name, create in schedules.items():
     print(f"{name}: {', '.join(rates)}")
 
 # %% [markdown]
-# **Label smoothing** asks for 90 % of the right class instead of 100 %, so that the network
-# need not become ever surer. **Dropout** hides features from the classifier at random. The
-# **focal loss** turns away from what is answered well already.
+# **Label smoothing** spreads a tenth of each label evenly over all classes, which
+# discourages overconfidence. **Dropout** hides features from the classifier at random. The
+# **focal loss** gives less weight to photos that are classified well already.
 
 # %%
-images, codes, _ = next(iter(data.train_dataloader()))
+images, codes, positions = next(iter(loader))
 with torch.inference_mode():
     logits = module(images)
 right = torch.softmax(logits, dim=1)[range(len(codes)), codes]
@@ -216,12 +221,13 @@ print(f"cross-entropy {-right.log().mean():.3f}, smoothed {smooth:.3f}, "
       f"focal {focal:.3f}")
 
 # %% [markdown]
-# These photos have been learnt from, so their cross-entropy is small. The smoothed loss stays
-# larger however sure the network is, and the focal loss hardly counts them any more.
+# The network has learnt from these photos, so their cross-entropy is small. Label smoothing
+# keeps a loss from reaching zero; the focal loss gives well-classified photos almost no
+# weight.
 #
-# **Augmentation** changes each photo a little, every time anew (02 shows the three levels).
-# **Mixup** blends two photos and their labels; **CutMix** puts a part of one into the other
-# and shares the label by area.
+# **Augmentation** changes each photo at random every time it is used (02 shows the three
+# levels LIGHT, MEDIUM and HEAVY). **Mixup** blends two photos and their labels; **CutMix**
+# puts a part of one into the other and shares the label by area.
 
 # %%
 from torchvision.transforms import v2
@@ -235,6 +241,8 @@ mixed = {name: mix(pixels, one_hot) for name, mix in (
 
 # %% [markdown]
 # Above each picture stand the classes and their shares, which are the target of the loss.
+# Each photo is mixed with the one on its left, the first with the last of the batch. The
+# lab mixes less: with `mixup: 0.2` most photos keep nearly all of themselves.
 
 # %%
 from helpers.pictures.charts import save_figure
@@ -245,6 +253,8 @@ save_figure(run, show_mixed(mixed, classes), "09_mixed")
 # %% [markdown]
 # **Stochastic weight averaging** (SWA) keeps the mean of the weights after each of the last
 # epochs, an **exponential moving average** (EMA) a mean in which recent steps count more.
+# BatchNorm's statistics belong to the weights that they were measured with: the suite
+# averages them, too.
 
 # %%
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
@@ -255,16 +265,16 @@ for average in (swa, ema):
     average.update_parameters(network)  # after an epoch (SWA) or a step (EMA)
 
 # %% [markdown]
-# **Distillation** lets the network learn from a teacher: a larger network, whose probabilities
-# say more than a label, for instance that this can looks a little like glass. Both are
-# softened by a temperature. **Hard example mining** gives photos with a large loss more weight,
-# up to a cap, since wrong labels are hard, too.
+# **Distillation** lets the network learn from a teacher: a larger network, whose
+# probabilities say more than a label, for instance that this can looks a little like glass.
+# The probabilities of teacher and student are softened by a temperature. **Hard example
+# mining** gives photos with a large loss more weight, up to a cap, because mislabelled
+# photos have a large loss, too.
 
 # %%
 from helpers.evaluation.experiments import open_lab_teacher
 
 teacher = open_lab_teacher(run, plan)
-_, codes, positions = next(iter(data.train_dataloader()))
 taught = torch.from_numpy(teacher(0))[positions]
 wanted = torch.softmax(taught.clamp_min(1e-8).log() / 2.0, dim=1)
 distance = torch.nn.functional.kl_div(
@@ -275,13 +285,16 @@ print(f"distance from the teacher {distance:.3f}, weights {weights.min():.1f} to
       f"{weights.max():.1f}")
 
 # %% [markdown]
-# The teacher's model of a fold has not seen that fold's photos either. Otherwise the student
-# would learn about the photos that it is judged on.
+# The teacher's model of a fold has not seen that fold's photos either. Otherwise knowledge
+# of the photos that the student is judged on would leak to it.
 #
 # ## 4 · All of them
 #
-# Each experiment changes one thing, and is trained in every fold with each seed. Parts that
-# stay frozen and see no augmented photo are computed once, by the engine of 03, and shared.
+# Each experiment changes one technique, with the settings that go with it, and is trained
+# on every fold with each seed. Unless photos are augmented or mixed, the outputs of the
+# frozen layers are computed once, with the engine of 03, and shared. The seed changes the
+# order of the photos, dropout and augmentation; the logistic regression that the classifier
+# begins as is the same.
 
 # %%
 from helpers.evaluation.experiments import run_experiments
@@ -301,12 +314,16 @@ for name in list(found)[1:]:
 
 # %% [markdown]
 # `frozen head` trains no layer at all: it is the classifier of 04 on the features of this
-# size. In `distillation` the teacher is the backbone `experiment_teacher`, at its own size.
+# size. `classifier only` trains that classifier's weights further, `new head` begins at
+# random, and in `head first, then more` a new classifier has an epoch of its own at a
+# higher rate before the layers below it follow. In `distillation` the teacher is the
+# backbone `experiment_teacher`, at its own size.
 #
 # ## 5 · What is a difference worth?
 #
-# As in 08, photos are drawn again with replacement, groups whole, and all experiments are
-# scored on each draw. A difference is that of the same seed, averaged over seeds.
+# As in 08, photos are resampled with replacement, keeping groups together, and all
+# experiments are scored on each resample. Differences are taken between runs with the same
+# seed, then averaged over seeds.
 
 # %%
 from helpers.evaluation.experiments import tabulate_experiments
@@ -330,9 +347,9 @@ print(f"accuracy differs between seeds by {100 * spread.mean():.1f} points on av
       f"by up to {100 * spread.max():.1f} points ({spread.idxmax()})")
 
 # %% [markdown]
-# A technique that is ahead by less than that in a single training has shown nothing. In the
-# picture small upright strokes are the single seeds; where they lie on both sides of the line,
-# luck decides.
+# A lead smaller than this in a single run is no evidence, and two seeds show only roughly
+# how far chance reaches. In the figure, short vertical ticks mark the seeds; ticks on both
+# sides of the line mean that even the sign depends on the seed.
 
 # %%
 from helpers.pictures.comparisons import plot_head_differences
@@ -340,8 +357,8 @@ from helpers.pictures.comparisons import plot_head_differences
 save_figure(run, plot_head_differences(table), "09_experiments")
 
 # %% [markdown]
-# Points to the right of the line are better than the baseline, except for log loss, where left
-# is better. Grey means that the interval contains 0; filled points have passed Holm's
+# Points to the right of the line are better than the baseline, except for log loss, where
+# left is better. Grey means that the interval contains 0; filled points have passed Holm's
 # correction for the number of experiments (08 explains it).
 
 # %%
@@ -352,14 +369,21 @@ for _, row in macro.sort_values("difference", ascending=False).iterrows():
     print(describe_difference(row.candidate, row.score, row))
 
 # %% [markdown]
-# The intervals reflect which photos are judged, and the strokes the seed. Neither reflects
-# other photos to learn from, or other settings: with more epochs, a larger input or another
-# rate, the order may well be another one.
+# This list is before Holm's correction. With few epochs the baseline's loss is still
+# falling, so whatever slows learning down (a falling rate, dropout, mixed photos) looks
+# worse than it would with thirty; `plateau` waits for two epochs without progress, so in
+# three it does nothing.
+#
+# The intervals reflect the choice of photos scored, the ticks the choice of seed. Neither
+# reflects other photos to learn from, or other settings: with more epochs, a larger input
+# or another rate, the order may well change.
 #
 # ## 6 · Learning curves
 #
-# The log loss of the fold that is left out, epoch by epoch. Where it rises while the dashed
-# loss still falls, the network *overfits*: it becomes sure of what it learns by heart.
+# Each panel shows the log loss of the fold that is left out, epoch by epoch. If it rises
+# while the training loss still falls, the network is probably *overfitting*: it memorises
+# the training photos. With a very small rate, drifting BatchNorm statistics can look the
+# same.
 
 # %%
 from helpers.evaluation.experiments import join_logs
@@ -370,8 +394,10 @@ run.save("experiment_log", log)
 save_figure(run, plot_learning_curves(log), "09_curves")
 
 # %% [markdown]
-# Losses that are not cross-entropy (smoothed, focal, mixed, taught) have dashed lines of their
-# own scale; the solid ones are all the same log loss.
+# Dashed lines of smoothed, focal, balanced-softmax and mixed losses are on scales of their
+# own, and may leave their panel; solid lines always show the same log loss. The training
+# loss is a mean over the epoch, with dropout and augmentation; the solid one is measured
+# after it. That is why the dashed line often begins above the solid one.
 #
 # ## What we saw
 
@@ -387,9 +413,9 @@ for score in ("macro F1", "accuracy", "log loss"):
           f"worse {', '.join(worse.candidate) or 'none'}")
 
 # %% [markdown]
-# Where no difference is seen, leave the technique out: it costs time and one more setting. To
-# train the network of a run so, set what helped in its recipe, for example
-# `make run SET="strategy=finetune label_smoothing=0.1 run=demo-tuned"`; 04 does the rest.
+# If you see no difference, leave the technique out: it costs time and adds a setting. To
+# use one that helped, put it into the recipe. This command only shows how; 04 does the rest:
+# `make run SET="strategy=finetune hard_examples=2.0 run=demo-tuned"`.
 
 # %%
 run.finish("09_fine_tuning_lab")
@@ -400,15 +426,16 @@ run.finish("09_fine_tuning_lab")
 # Fill in the blanks (`___`), remove the `#` and run. Solutions are in
 # [solutions.ipynb](solutions.ipynb).
 #
-# **1.** Is the frozen head worse than the network in log loss? Say it with its interval.
+# **1.** Is the frozen head worse than the network in log loss? Report the difference with
+# its interval.
 
 # %%
 # row = table[(table.candidate == "___") & (table.score == "log loss")].iloc[0]
 # print(describe_difference(row.candidate, row.score, row))
 
 # %% [markdown]
-# **2.** Combine the answers of both seeds, and those of all experiments. What does an ensemble
-# gain?
+# **2.** Average the predictions of both seeds, then those of three experiments. How much
+# does an ensemble gain?
 
 # %%
 # import numpy as np

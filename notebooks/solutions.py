@@ -482,16 +482,16 @@ for count in (1, 2, len(tables)):
 #
 # ## 10 · How large should images be?
 #
-# **1.** Two sizes on the same images.
+# **1.** The trained network and the frozen one, at the same size.
 
 # %%
 import pandas as pd
 
-answers = [pd.read_csv(run.folder / f"sizes/{size}-frozen/oof_probabilities.csv")
-           for size in (64, 224)]
-difference = compare_scores(*answers, classes, 2000, run.recipe.splits.seed)
-row = difference.loc["accuracy"]
-print(describe_difference("first against second", "accuracy", row))
+both = [pd.read_csv(run.folder / f"sizes/96-{strategy}/oof_probabilities.csv")
+        for strategy in ("finetune", "frozen")]
+difference = compare_scores(*both, classes, 2000, run.recipe.splits.seed)
+print(describe_difference("trained against frozen", "accuracy",
+                          difference.loc["accuracy"]))
 
 # %% [markdown]
 # The interval says how much of the difference could be due to the choice of photos.

@@ -87,14 +87,14 @@ def open_lab(run: Run) -> Plan:
     part = open_part(run, "lab", rows, image_size=size, epochs=settings.experiment_epochs,
                      unfreeze=[settings.experiment_layers], **PLAIN)
     if not part.is_current("metadata"):
-        extract_run(part)
+        extract_run(part, progress=False)
     return replace(create_plan(part, unseen=False), watched=True, quiet=True)
 
 
 def find_changes(plan: Plan, name: str) -> dict:
     """Return the settings that an experiment changes."""
     share = plan.settings.unfreeze[0]
-    meant = {"layers": share, "3 x layers": min(1.0, 3 * share)}
+    meant = {"layers": share, "3 x layers": min(1.0, round(3 * share, 6))}
     changes = dict(CHANGES.get(name, {}))
     if "unfreeze" in changes:
         changes["unfreeze"] = [meant.get(value, value) for value in changes["unfreeze"]]
@@ -144,7 +144,7 @@ def open_lab_teacher(run: Run, plan: Plan) -> Teacher:
     part = open_part(run, "lab/teacher", plan.rows, backbone=name, image_size=None,
                      weights=find_weights(run.recipe, name))
     if not part.is_current("head"):
-        extract_run(part)
+        extract_run(part, progress=False)
         train_heads(part, progress=False)
     return load_teacher(part, plan.rows, plan.classes, answer_training_images)
 

@@ -62,7 +62,7 @@ def _train_part(part: Run) -> float:
     if not (part.is_current("oof_probabilities") and part.is_current("test_probabilities")
             and record.exists()):
         start = time.perf_counter()
-        extract_run(part)
+        extract_run(part, progress=False)
         train_run(part, progress=False)
         save_json({"seconds": round(time.perf_counter() - start, 1)}, record)
     return load_json(record)["seconds"]

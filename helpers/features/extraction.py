@@ -28,7 +28,7 @@ from helpers.versions import describe_versions
 PARTS = ("train", "test")
 
 
-def extract_run(run: Run, backbone: tuple | None = None) -> dict:
+def extract_run(run: Run, backbone: tuple | None = None, progress: bool = True) -> dict:
     """Extract train and test features of a run and write everything that belongs to them.
 
     Writes `train_features_<backbone>.npy`, `test_features_<backbone>.npy` (float32, images x
@@ -38,6 +38,7 @@ def extract_run(run: Run, backbone: tuple | None = None) -> dict:
 
     Args:
         backbone: as from `create_backbone`, if it has been made already.
+        progress: say what is done and how long it takes.
 
     Returns:
         The metadata.
@@ -55,16 +56,16 @@ def extract_run(run: Run, backbone: tuple | None = None) -> dict:
         changed = find_changes(run, part, description)
         if not changed:
             files.check(range(len(files)))
-            if len(rows):
+            if progress and len(rows):
                 print(f"{target.name}: features of {len(rows)} images are there already")
         else:
-            if record_file(target).exists():
+            if progress and record_file(target).exists():
                 print(f"{target.name} is computed anew: {changed}")
             paths = rows.path.tolist() or select_rows(table, "train").path.tolist()
             engine = engine or create_engine(model, data_config, run.recipe, paths)
-            if len(files):
+            if progress and len(files):
                 forecast_extraction(engine, files, run.folder)
-            stream_features(engine, files, target, description)
+            stream_features(engine, files, target, description, progress=progress)
         if rank() == 0:  # also of what was kept: the table may be another one
             with run.write(f"{part}_features"):
                 pass

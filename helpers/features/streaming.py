@@ -93,7 +93,7 @@ def record_file(target: Path) -> Path:
 
 
 def stream_features(engine: Engine, files: ImageFiles, target: Path, description: dict,
-                    run_folder: Path | None = None) -> None:
+                    run_folder: Path | None = None, progress: bool = True) -> None:
     """Fill `target`, an `.npy` of (images, features) float32, and write the record beside it.
 
     Every process of a torchrun computes its share of the missing shards; the first joins them.
@@ -101,6 +101,7 @@ def stream_features(engine: Engine, files: ImageFiles, target: Path, description
     Args:
         description: what the features mean; it goes into the record.
         run_folder: the run's, if `target` lies deeper.
+        progress: show a bar.
 
     Raises:
         SuiteError: an image that cannot be read or has changed, features that are no numbers,
@@ -115,7 +116,8 @@ def stream_features(engine: Engine, files: ImageFiles, target: Path, description
     shards.open()
     for number in shards.list_done()[rank() :: world()]:
         files.check(parts[number])
-    _compute_shards(shards, engine, files, {n: parts[n] for n in shards.list_missing()})
+    missing = {number: parts[number] for number in shards.list_missing()}
+    _compute_shards(shards, engine, files, missing, progress)
     peaks = gather(measure_peak())  # and everybody is done
     if rank() == 0:
         record_file(target).unlink(missing_ok=True)  # nothing vouches for an older array
@@ -132,7 +134,7 @@ def stream_features(engine: Engine, files: ImageFiles, target: Path, description
 
 
 def _compute_shards(shards: Shards, engine: Engine, files: ImageFiles,
-                    missing: dict[int, range]) -> None:
+                    missing: dict[int, range], progress: bool) -> None:
     batches = {number: _split(part, engine.batch_size) for number, part in missing.items()}
     compute = _compute_by_threads if engine.device == "cpu" else _compute_from_loader
     found = compute(engine, files, list(chain.from_iterable(batches.values())))
@@ -140,7 +142,7 @@ def _compute_shards(shards: Shards, engine: Engine, files: ImageFiles,
     before = len(files) - world() * sum(map(len, missing.values()))
     with contextlib.closing(found), tqdm(
             total=len(files), initial=max(0, before), desc=name, unit="image", mininterval=1,
-            disable=rank() > 0) as bar:
+            disable=not progress or rank() > 0) as bar:
         for number, some in batches.items():
             start, values = time.monotonic(), []
             for batch in some:

@@ -9,6 +9,7 @@ from helpers.pictures.charts import create_figure, pick_colour, shorten, styled
 
 SCORES = ("macro F1", "balanced accuracy", "accuracy", "log loss")  # of the picture of heads
 BETTER, WORSE, UNSEEN = "#0072b2", "#d55e00", "0.55"  # as told apart by the colour-blind
+REACH = 3  # times the usual interval is drawn; what lies outside gets an arrow
 SHADED = 20  # points of F1 of the darkest colours
 
 
@@ -78,16 +79,26 @@ def plot_head_differences(table: pd.DataFrame):
     for axes, score in zip(panels, SCORES, strict=True):
         rows = table[table.score == score].set_index("candidate").loc[names]
         scale, sign = (1, -1) if score in LOWER_IS_BETTER else (100, 1)
+        low, high = _choose_range(scale * rows[["low", "high"]].iloc[1:])
         for place, row in enumerate(rows.iloc[1:].itertuples(), 1):
             ahead = sign if row.low > 0 else -sign if row.high < 0 else 0
             colour = {1: BETTER, -1: WORSE, 0: UNSEEN}[ahead]
             axes.hlines(place, scale * row.low, scale * row.high, color=colour, linewidth=2)
+            if not low <= scale * row.difference <= high:
+                aside, edge = (-1, high) if row.difference > 0 else (1, low)
+                axes.annotate(f"{scale * row.difference:+.2g}", (edge, place), (30 * aside, 0),
+                              textcoords="offset points", ha="center", va="center", fontsize=9,
+                              color=colour, bbox={"color": "white", "pad": 1},
+                              arrowprops={"arrowstyle": "->", "color": colour})
+                continue
             axes.plot(scale * row.difference, place, "o", color=colour, markersize=5,
                       markerfacecolor=colour if row.p_holm < 0.05 else "white")
             for value in rows.loc[row.Index].filter(like="seed "):
                 axes.plot(scale * value, place, "|", color="0.3", markersize=7)
         axes.axvline(0, color="0.3", linewidth=1, zorder=0)
         axes.plot(0, 0, "D", color="0.3", markersize=6)
+        margin = 0.05 * (high - low)
+        axes.set_xlim(min(low, 0) - margin, max(high, 0) + margin)
         axes.set_title(score, loc="center", fontsize=11)
         axes.set_xlabel("points" if scale == 100 else "left is better")
         axes.locator_params(axis="x", nbins=5)
@@ -106,6 +117,12 @@ def plot_head_differences(table: pd.DataFrame):
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=10)
     figure.suptitle("Difference from the baseline on the same images, 95 % interval")
     return figure
+
+
+def _choose_range(rows: pd.DataFrame) -> tuple[float, float]:
+    """Return limits for most intervals: a few far ones would squeeze all others."""
+    reach = REACH * rows[["low", "high"]].abs().max(axis=1).median()
+    return max(rows.low.min(), -reach), min(rows.high.max(), reach)
 
 
 @styled

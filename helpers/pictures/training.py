@@ -9,6 +9,8 @@ from helpers.data.images import decode_image
 from helpers.network.preprocessing import create_geometry
 from helpers.pictures.charts import WIDTH, create_figure, pick_colour, shorten, styled
 
+SIZES_ACROSS = 3  # pictures of one photo in a line
+CURVES_TOP = 1.3  # times the baseline's largest loss
 SEED_GIVEN = 50, 78  # % of test accuracy before and after enlarging, in the project replaced
 
 
@@ -60,7 +62,7 @@ def plot_learning_curves(log: pd.DataFrame, baseline: str = "baseline"):
     curves = log.assign(step=log.groupby(["candidate", "seed", "fold"]).cumcount() + 1).groupby(
         ["candidate", "step"])[["train_loss", "log_loss"]].mean()
     for axes, name in zip(panels.flat, names, strict=False):
-        axes.plot(curves.loc[baseline].log_loss, color="0.6", linewidth=2)
+        axes.plot(curves.loc[baseline].log_loss, color="0.8", linewidth=6)
         axes.plot(curves.loc[name].log_loss, color=pick_colour(0), linewidth=2)
         axes.plot(curves.loc[name].train_loss, color=pick_colour(1), linewidth=1.2,
                   linestyle="--")
@@ -69,6 +71,10 @@ def plot_learning_curves(log: pd.DataFrame, baseline: str = "baseline"):
         axes.xaxis.get_major_locator().set_params(integer=True)
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
+    # A few losses on scales of their own would flatten all others.
+    every = curves.to_numpy()
+    panels[0, 0].set_ylim(0.95 * every.min(), CURVES_TOP * curves.loc[baseline].to_numpy().max())
+    figure.supylabel("loss", fontsize=10)
     for axes in panels[-1]:
         axes.set_xlabel("epoch", fontsize=10)
     shown = panels.flat[0].lines
@@ -88,13 +94,14 @@ def plot_sizes_curve(table: pd.DataFrame, reference: bool):
     """
     figure, axes = create_figure(4.4)
     titles = {"frozen": "frozen features", "finetune": "fine-tuned"}
-    for place, ((strategy, images), rows) in enumerate(table.groupby(["strategy", "images"],
-                                                                    sort=False)):
+    groups = table.groupby(["strategy", "images"], sort=False)
+    for place, ((strategy, images), rows) in enumerate(groups):
         errors = np.clip([rows.value - rows.low, rows.high - rows.value], 0, None)
-        aside = 1.02 ** (place - 1)  # or intervals would hide each other
-        axes.errorbar(aside * rows["size"], rows.value, yerr=errors, capsize=3,
-                      fmt="o-" if strategy == "frozen" else "D-", color=pick_colour(place),
-                      markerfacecolor="white" if images == "test" else pick_colour(place),
+        aside = 1.04 ** (place - (len(groups) - 1) / 2)  # or intervals would hide each other
+        colour, test = pick_colour(list(titles).index(strategy)), images == "test"
+        axes.errorbar(aside * rows["size"], rows.value, yerr=errors, capsize=3, color=colour,
+                      fmt=("o" if strategy == "frozen" else "D") + ("--" if test else "-"),
+                      markerfacecolor="white" if test else colour,
                       label=f"{titles[strategy]}, {images}")
     if reference:
         for share, name in zip(SEED_GIVEN, ("before", "after"), strict=True):
@@ -141,9 +148,13 @@ def show_sizes(path: str, configs: dict[int, dict]):
     Args:
         configs: side in pixels -> data config.
     """
-    figure, axes = create_figure(WIDTH / len(configs) + 0.6, 1, len(configs), squeeze=False)
+    columns = min(SIZES_ACROSS, len(configs))
+    lines = -(-len(configs) // columns)
+    figure, axes = create_figure(lines * (WIDTH / columns + 0.4), lines, columns, squeeze=False)
     image = decode_image(path)
-    for place, (size, config) in zip(axes[0], configs.items(), strict=True):
+    for place in axes.flat[len(configs) :]:
+        place.set_visible(False)
+    for place, (size, config) in zip(axes.flat, configs.items(), strict=False):
         place.imshow(create_geometry(config)(image), interpolation="nearest")
         place.set_title(f"{size} pixels", fontsize=11, loc="center")
         place.set(xticks=[], yticks=[])

@@ -27,7 +27,8 @@ OF_THE_DISK = 0.5  # that is free, at most
 
 
 def load_activations(trunk: Trunk, images: Images, rows: pd.DataFrame, recipe: Recipe,
-                     measured: dict | None, folder: Path) -> np.ndarray | None:
+                     measured: dict | None, folder: Path,
+                     progress: bool = True) -> np.ndarray | None:
     """Return the activations of all images at a cut, (images, values) float32.
 
     Args:
@@ -43,7 +44,7 @@ def load_activations(trunk: Trunk, images: Images, rows: pd.DataFrame, recipe: R
         "cut": trunk.boundary, "shape": list(trunk.shape),
         "images": f"{len(rows)}, {hashlib.sha256(text.encode()).hexdigest()[:16]}"}
     name = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
-    target = make_folder(folder / PLACE) / f"{name}.npy"
+    target = make_folder(folder / PLACE) / f"activations_{name}.npy"
     record = record_file(target)
     done = target.exists() and record.exists() and load_json(record)["description"] == description
     size = 2 * 4 * len(images.files) * int(np.prod(trunk.shape))  # in shards, then joined
@@ -54,7 +55,7 @@ def load_activations(trunk: Trunk, images: Images, rows: pd.DataFrame, recipe: R
     wait_for_all()
     if not done:
         engine = create_engine(trunk, images.files.data_config, recipe, rows.path.tolist())
-        stream_features(engine, images.files, target, description, folder)
+        stream_features(engine, images.files, target, description, folder, progress)
     activations = np.load(target, mmap_mode="r", allow_pickle=False)
     fits = activations.nbytes < IN_MEMORY * psutil.virtual_memory().available
     return np.asarray(activations).copy() if fits else activations

@@ -48,21 +48,21 @@ class Trained:
     log: pd.DataFrame  # a row a fold, phase and epoch
 
 
-def finetune_run(run: Run) -> None:
+def finetune_run(run: Run, progress: bool = True) -> None:
     """Write all that 04 leaves when networks are trained.
 
     The folds' heads on the frozen features as well: what training adds is measured against them.
     """
     require_photos(run)  # before hours go by
     if rank() == 0 and not run.is_current("head"):
-        train_heads(run)
+        train_heads(run, progress)
     wait_for_all()
-    trained = train_networks(run)
+    trained = train_networks(run, progress)
     if rank() == 0:
         save_answers(run, trained.probabilities, trained.unseen)
 
 
-def train_networks(run: Run) -> Trained:
+def train_networks(run: Run, progress: bool = True) -> Trained:
     """Train the networks of all folds, or go on with them, and write what they leave.
 
     With several GPUs, or `processes`, torchrun starts a process for each.
@@ -73,7 +73,7 @@ def train_networks(run: Run) -> Trained:
     count = run.recipe.finetune.processes or torch.cuda.device_count() or 1
     if world() == 1 and count > 1:
         run_processes(count, "helpers.training.finetuning", run.options)
-    plan = create_plan(run)
+    plan = replace(create_plan(run), quiet=not progress)
     name, place = plan.settings.teacher, run.path("networks")
     if name == run.folder.name:
         raise SuiteError(f"{name} cannot be its own teacher: training would replace it. Give "
@@ -143,7 +143,8 @@ def _fit_budget(plan: Plan, place: Path) -> Plan:
         network = begin_network(plan, 0)
         epochs, line = forecast_training(
             plan, lambda phase: create_phase(plan, network, 0, phase))
-        print(line)
+        if not plan.quiet:
+            print(line)
         if rank() == 0:
             save_json({"epochs": epochs}, record)
         wait_for_all()

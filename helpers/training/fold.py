@@ -142,7 +142,8 @@ def _keep_activations(plan: Plan, network) -> tuple[Trunk | None, np.ndarray | N
     if trunk.boundary not in plan.kept:
         every = pd.concat([plan.rows, plan.unseen], ignore_index=True)
         plan.kept[trunk.boundary] = load_activations(  # the engine owns what it is given
-            copy.deepcopy(trunk), plan.images, every, plan.recipe, plan.measured, plan.folder)
+            copy.deepcopy(trunk), plan.images, every, plan.recipe, plan.measured, plan.folder,
+            not plan.quiet)
     activations = plan.kept[trunk.boundary]
     return (None, None) if activations is None else (trunk, activations)
 

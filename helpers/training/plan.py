@@ -48,7 +48,7 @@ class Plan:
     seed: int
     teacher: Teacher | None = None
     watched: bool = False  # the fold that is left out is scored after each epoch, to be seen
-    quiet: bool = False  # no bars
+    quiet: bool = False  # no bars, no forecast
     kept: dict = field(default_factory=dict, repr=False)  # activations by cut, heads by fold
 
     @property

@@ -11,4 +11,4 @@ def train_run(run: Run, progress: bool = True) -> None:
         return
     from helpers.training.finetuning import finetune_run  # Lightning takes seconds to load
 
-    finetune_run(run)
+    finetune_run(run, progress)
