@@ -331,17 +331,21 @@ def test_plain_papermill_runs_a_notebook(finished, recipe, tmp_path):
     assert "perplexity 12" in target.read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_twin_runs_as_a_script(finished, recipe, name, tmp_path):
-    """The committed `.py` with its parameters set, as a person would set them."""
-    text = (ROOT / "notebooks" / f"{name}.py").read_text("utf-8")
-    assert 'recipe = "demo"\n' in text
-    script = tmp_path / f"{name}.py"
-    script.write_text(text.replace('recipe = "demo"\n', f"recipe = {recipe!r}\n"), "utf-8")
-    done = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True,
-                          text=True, check=False)
+def test_the_twins_run_as_scripts(finished, recipe, tmp_path):
+    """The committed `.py` with their parameters set, as a person would; one Python is quicker."""
+    for name in NOTEBOOKS:
+        text = (ROOT / "notebooks" / f"{name}.py").read_text("utf-8")
+        assert 'recipe = "demo"\n' in text
+        text = text.replace('recipe = "demo"\n', f"recipe = {recipe!r}\n")
+        (tmp_path / f"{name}.py").write_text(text, "utf-8")
+    run_all = ("import runpy, sys\nfor path in sys.argv[1:]:\n"
+               "    runpy.run_path(path, run_name='__main__')\n    print('-- end', path)\n")
+    done = subprocess.run([sys.executable, "-c", run_all, *sorted(map(str, tmp_path.iterdir()))],
+                          cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "KiB" in done.stdout  # run.finish has found its artefacts
+    printed = done.stdout.split("-- end")[:-1]
+    assert len(printed) == len(NOTEBOOKS)
+    assert all("KiB" in text for text in printed)  # run.finish has found its artefacts
 
 
 def test_scores_do_not_depend_on_how_it_was_run(finished, recipe):

@@ -106,8 +106,8 @@ def plot_sizes_curve(table: pd.DataFrame, reference: bool):
     if reference:
         for share, name in zip(SEED_GIVEN, ("before", "after"), strict=True):
             axes.axhline(share / 100, color="0.5", linestyle="--", linewidth=1)
-            axes.annotate(f"the earlier project {name} enlarging: {share} %", (1, share / 100),
-                          (-4, 4), xycoords=("axes fraction", "data"), ha="right",
+            axes.annotate(f"the earlier project {name} enlarging: {share} %", (0, share / 100),
+                          (4, 4), xycoords=("axes fraction", "data"), ha="left",
                           textcoords="offset points", fontsize=10, color="0.3")
     axes.set_xscale("log")
     axes.set_xticks(sorted(table["size"].unique()))
