@@ -221,9 +221,8 @@ print(f"cross-entropy {-right.log().mean():.3f}, smoothed {smooth:.3f}, "
       f"focal {focal:.3f}")
 
 # %% [markdown]
-# The network has learnt from these photos, so their cross-entropy is small. Label smoothing
-# keeps a loss from reaching zero; the focal loss gives well-classified photos almost no
-# weight.
+# All three are means over photos that the network has learnt from. Label smoothing keeps a
+# loss from reaching zero; the focal loss gives well-classified photos almost no weight.
 #
 # **Augmentation** changes each photo at random every time it is used (02 shows the three
 # levels LIGHT, MEDIUM and HEAVY). **Mixup** blends two photos and their labels; **CutMix**
