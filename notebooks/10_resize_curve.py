@@ -176,10 +176,10 @@ best = frozen.loc[frozen.value.idxmax(), "size"]
 classes = list(load_json(run.need("label_mapping")))
 answers = {size: pd.read_csv(run.folder / f"sizes/{size}-frozen/oof_probabilities.csv")
            for size in sizes}
+resampling = run.recipe.evaluation.bootstrap, run.recipe.splits.seed
 for size in sizes:
     if size != best:
-        difference = compare_scores(answers[size], answers[best], classes,
-                                    run.recipe.evaluation.bootstrap, run.recipe.splits.seed)
+        difference = compare_scores(answers[size], answers[best], classes, *resampling)
         print(describe_difference(f"{size} against {best} pixels", "accuracy",
                                   difference.loc["accuracy"]))
 
