@@ -27,7 +27,7 @@ from helpers.training.loaders import (
     choose_augmentations,
 )
 from helpers.training.losses import Loss, measure_distillation, spread_targets, weigh_hard
-from helpers.training.module import ClassifierModule
+from helpers.training.module import MOMENTUM, ClassifierModule
 from helpers.training.networks import fit_start
 from helpers.training.phases import find_rate, fit_phase
 from helpers.training.plan import create_plan
@@ -254,6 +254,20 @@ def test_the_finder_leaves_the_network_as_it_was(plan, tmp_path):
     module, data, _ = create_phase(own, network, 0, 0)
     assert 1e-6 < find_rate(module, data, tmp_path) < 1e-1
     assert all(torch.equal(tensor, before[name]) for name, tensor in state(network).items())
+
+
+@pytest.mark.parametrize("precision", ["none", "bf16"])
+def test_gradients_are_clipped(train, plan, precision):
+    """With fused steps, too, which Lightning's own clipping refuses in bf16."""
+    options = {"mixed_precision": precision, "weight_decay": 0.0, "schedule": "constant",
+               "unfreeze": [0], "dropout": 0.0}
+    start = state(begin_network(plan, 0))["classifier.weight"]
+    adam = state(train(**options).network)["classifier.weight"]
+    assert torch.isfinite(adam).all() and not torch.equal(adam, start)
+    module = train(**options, optimizer="sgd", learning_rate=0.1, clip=1e-4)
+    moved = state(module.network)["classifier.weight"] - start
+    steps = module.epochs * module.steps
+    assert 0 < moved.norm() <= 0.1 * 1e-4 * steps / (1 - MOMENTUM)
 
 
 # ---- averages, mixing, sampling, augmentation

@@ -192,12 +192,19 @@ class ClassifierModule(LightningModule):
         if self.settings.optimizer == "sgd":
             optimizer = torch.optim.SGD(groups, self.rate, MOMENTUM, nesterov=True)
         else:
-            # Fused steps and the scaled gradients of fp16 cannot both be clipped.
+            # Fused steps unscale the gradients of fp16 themselves, too late to be clipped.
             fused = self.settings.mixed_precision != "fp16"
             optimizer = torch.optim.AdamW(groups, self.rate, fused=fused or None)
         schedule = self._create_schedule(optimizer)
         return optimizer if schedule is None else {
             "optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None,
+                                    gradient_clip_algorithm=None):
+        """Clip the norm; Lightning would refuse fused steps in bf16, where nothing is scaled."""
+        if gradient_clip_val:
+            every = [weights for group in optimizer.param_groups for weights in group["params"]]
+            torch.nn.utils.clip_grad_norm_(every, gradient_clip_val)
 
     def _create_schedule(self, optimizer):
         steps = self.epochs * self.steps
