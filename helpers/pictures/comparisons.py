@@ -97,8 +97,9 @@ def plot_head_differences(table: pd.DataFrame):
                 axes.plot(scale * value, place, "|", color="0.3", markersize=7)
         axes.axvline(0, color="0.3", linewidth=1, zorder=0)
         axes.plot(0, 0, "D", color="0.3", markersize=6)
-        margin = 0.05 * (high - low)
-        axes.set_xlim(min(low, 0) - margin, max(high, 0) + margin)
+        if low < high:
+            margin = 0.05 * (high - low)
+            axes.set_xlim(min(low, 0) - margin, max(high, 0) + margin)
         axes.set_title(score, loc="center", fontsize=11)
         axes.set_xlabel("points" if scale == 100 else "left is better")
         axes.locator_params(axis="x", nbins=5)
@@ -121,7 +122,8 @@ def plot_head_differences(table: pd.DataFrame):
 
 def _choose_range(rows: pd.DataFrame) -> tuple[float, float]:
     """Return limits for most intervals: a few far ones would squeeze all others."""
-    reach = REACH * rows[["low", "high"]].abs().max(axis=1).median()
+    widths = rows[["low", "high"]].abs().max(axis=1)
+    reach = REACH * widths[widths > 0].median()  # some may be the baseline's very answers
     return max(rows.low.min(), -reach), min(rows.high.max(), reach)
 
 
