@@ -10,8 +10,14 @@ PACKAGE = "helpers"
 
 
 def list_imports(code: str) -> Iterator[str]:
-    """Yield the modules of this package that `code` imports, at its top or in a function."""
-    for node in ast.walk(ast.parse(code)):
+    """Yield the modules of this package that `code` imports, at its top or in a function.
+
+    What stands below `if __name__ == "__main__"` does not count: a command calls on any room.
+    """
+    tree = ast.parse(code)
+    tree.body = [node for node in tree.body
+                 if not (isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name.startswith(PACKAGE))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE):

@@ -19,6 +19,7 @@ from helpers.evaluation.compare import (
 from helpers.evaluation.learning_curve import draw_share, measure_learning_curve
 from helpers.features.extraction import extract_run
 from helpers.features.store import load_codes, load_features
+from helpers.files import SuiteError
 from helpers.run import open_run
 from helpers.training.crossvalidation import cross_validate
 from helpers.training.linear import LogisticHead
@@ -76,7 +77,7 @@ def test_groups_are_drawn_whole():
     width = [found.high.macro_f1 - found.low.macro_f1 for found in (
         table.rename({"macro F1": "macro_f1"}) for table in (copied, torn))]
     assert width[0] > 2 * width[1]
-    with pytest.raises(ValueError, match="different images"):
+    with pytest.raises(SuiteError, match="different images"):
         compare_scores(one, other.iloc[::-1], CLASSES, 100, seed=0)
 
 

@@ -387,12 +387,13 @@ def test_a_training_part_of_one_class_is_refused(unequal):
 
 
 def test_log_loss_of_a_head_is_that_of_scikit_learn(unequal):
-    from helpers.evaluation.scores import measure_losses
+    from helpers.evaluation.scores import create_sample, measure_losses
     from helpers.training.crossvalidation import tabulate_probabilities
 
     features, codes, _ = unequal
     found, classes = fit(unequal).predict(features), ["a", "b", "c"]
     rows = pd.DataFrame({"image_id": codes, "label": np.take(classes, codes)})
     table = tabulate_probabilities(rows, found, classes)
-    mean = measure_losses(table, classes).mean()
+    table["image_id"] = codes.astype(str)
+    mean = measure_losses(create_sample(table, classes)).mean()
     assert mean == pytest.approx(log_loss(codes, found), rel=1e-4)

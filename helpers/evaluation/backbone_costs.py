@@ -107,7 +107,8 @@ def _measure(run: Run, backbone: str, weights: str, rows: pd.DataFrame,
     facts = {name: metadata[name] for name in ("parameters", "images_per_second",
                                                "peak_memory_mb", "file_mb")}
     oof = own.load_table("oof_probabilities")
-    macro = score_sets({"oof": oof}, list(load_json(own.need("label_mapping"))), own)["oof"]
+    macro = score_sets({"oof": oof}, list(load_json(own.need("label_mapping"))), own,
+                       ["macro F1"])["oof"]
     macro = macro.loc["macro F1"]
     return facts | {"features": metadata["feature_dim"], "macro F1": macro.value,
                     "low": macro.low, "high": macro.high, "oof": oof}, "", 0

@@ -79,7 +79,7 @@ def tabulate_baselines(run: Run, answers: dict[str, pd.DataFrame]) -> pd.DataFra
     `ahead` is the difference in macro F1 on the same resampled images, with its own interval.
     """
     classes, seed = list(load_json(run.need("label_mapping"))), run.recipe.splits.seed
-    scores = score_sets(answers, classes, run)
+    scores = score_sets(answers, classes, run, ["accuracy", "macro F1"])
     *_, last = answers
     rows = {}
     for name, table in scores.items():

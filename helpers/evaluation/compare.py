@@ -1,71 +1,29 @@
 """Compare: models on the same images, by differences that both share the luck of.
 
-Groups (near copies, products) are resampled whole: their images are no independent evidence.
+    python -m helpers.evaluation.compare outputs/a outputs/b outputs/c
+
+Groups (near copies, products) are drawn whole: their images are no independent evidence. Of the
+runs named, the first is the baseline; table and picture go to its folder.
 """
 
+import argparse
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
+from scipy.stats import binomtest
 
-from helpers.evaluation.intervals import CELLS_AT_ONCE, find_interval
-from helpers.evaluation.scores import class_f1, measure_losses, score_confusion
+from helpers.columns import read_table
+from helpers.evaluation.intervals import find_interval, resample_scores
+from helpers.evaluation.scores import LOWER_IS_BETTER, OF_PREDICTIONS
+from helpers.files import SuiteError, resolve_path, save_csv, show_path, write_whole
 
-LOWER_IS_BETTER = ("log loss",)
-
-
-def resample_scores(tables: dict[str, pd.DataFrame], classes: list[str], resamples: int,
-                    seed: int) -> dict[str, dict[str, np.ndarray]]:
-    """Score every table on the same draws of groups (Efron and Tibshirani 1993, chapter 16).
-
-    Args:
-        tables: name -> `label`, `prediction` and perhaps `group` and `p_<class>`, a row an image,
-            all in one order.
-
-    Returns:
-        Name -> score -> (1 + resamples,) values, the first of the images as they are; `classes`
-        holds F1 of each class, (1 + resamples, classes), NaN where a draw has none of its images.
-
-    Raises:
-        ValueError: the tables' labels differ.
-    """
-    first = next(iter(tables.values()))
-    if any(list(table.label) != list(first.label) for table in tables.values()):
-        raise ValueError("the tables answer for different images")
-    groups = pd.factorize(first.group)[0] if "group" in first else np.arange(len(first))
-    sums = {name: _sum_groups(table, groups, classes) for name, table in tables.items()}
-    rng, count, drawn = np.random.default_rng(seed), groups.max() + 1, []
-    at_once = max(1, CELLS_AT_ONCE // max(count, len(classes) ** 2))
-    for start in range(0, resamples, at_once):
-        size = min(at_once, resamples - start)
-        times = rng.multinomial(count, np.full(count, 1 / count), size)
-        times = times if start else np.vstack([np.ones((1, count), int), times])
-        drawn.append({name: _score(times, *parts, len(classes)) for name, parts in sums.items()})
-    return {name: {score: np.concatenate([part[name][score] for part in drawn])
-                   for score in drawn[0][name]} for name in tables}
-
-
-def _sum_groups(table: pd.DataFrame, groups: np.ndarray, classes: list[str]):
-    """Return each group's confusion matrix as a sparse row, and its sum of losses, or None."""
-    codes = {name: code for code, name in enumerate(classes)}
-    cells = table.label.map(codes) * len(classes) + table.prediction.map(codes)
-    shape = groups.max() + 1, len(classes) ** 2
-    confusions = csr_array((np.ones(len(table)), (groups, cells)), shape=shape)
-    if f"p_{classes[0]}" not in table:
-        return confusions, None
-    return confusions, np.bincount(groups, measure_losses(table, classes))
-
-
-def _score(times: np.ndarray, confusions: csr_array, losses: np.ndarray | None,
-           count: int) -> dict[str, np.ndarray]:
-    stack = (confusions.T @ times.T).T.reshape(len(times), count, count)
-    # A draw without an image of a class says nothing about it.
-    by_class = np.where(stack.sum(axis=-1) > 0, class_f1(stack), np.nan)
-    scores = score_confusion(stack) | {"classes": by_class}
-    if losses is not None:
-        scores["log loss"] = times @ losses / stack.sum(axis=(1, 2))
-    return scores
+COMPARED = (*OF_PREDICTIONS, "log loss")
+ANSWERS = "oof_probabilities.csv"  # in a run's folder
+RESAMPLES, SEED = 2000, 42
 
 
 def subtract_scores(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -75,11 +33,12 @@ def subtract_scores(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) ->
     so large a difference would come about if there were none.
     """
     rows = {}
-    for score in one.keys() & other.keys() - {"classes"}:
-        value, *draws = one[score] - other[score]
-        below = min(np.mean(np.array(draws) <= 0), np.mean(np.array(draws) >= 0))
+    for score in (name for name in one.keys() & other.keys() if one[name].ndim == 1):
+        value, *draws = (one[score] - other[score]).round(12)  # no difference is exactly none
+        draws = np.array(draws)
+        below = min(np.mean(draws <= 0), np.mean(draws >= 0))
         p = min(1.0, 2 * (below * len(draws) + 1) / (len(draws) + 1))
-        rows[score] = (float(value), *find_interval(np.array(draws)), p)
+        rows[score] = (float(value), *find_interval(draws), p)
     found = pd.DataFrame.from_dict(rows, orient="index",
                                    columns=["difference", "low", "high", "p"])
     return found.reindex([score for score in one if score in rows])
@@ -88,8 +47,34 @@ def subtract_scores(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) ->
 def compare_scores(one: pd.DataFrame, other: pd.DataFrame, classes: list[str], resamples: int,
                    seed: int) -> pd.DataFrame:
     """Return `subtract_scores` of two tables of answers for the same images."""
-    scores = resample_scores({"one": one, "other": other}, classes, resamples, seed)
+    scores = resample_scores({"one": one, "other": other}, classes, resamples, seed, COMPARED)
     return subtract_scores(scores["one"], scores["other"])
+
+
+def tabulate_differences(answers: dict[str, pd.DataFrame], classes: list[str],
+                         resamples: int = RESAMPLES, seed: int = SEED) -> pd.DataFrame:
+    """Return every score of every table beside those of the first, on the same draws of groups.
+
+    Returns:
+        A row a table and score: `candidate`, `score`, `value`, `difference` with `low`, `high`,
+        `p`, and `p_holm`, corrected for the number of tables.
+    """
+    # With fewer draws even a difference in all of them would not pass Holm's correction.
+    drawn = resample_scores(answers, classes, max(resamples, 50 * len(answers)), seed, COMPARED)
+    baseline, rows = next(iter(drawn)), []
+    for name, scores in drawn.items():
+        for score, row in subtract_scores(scores, drawn[baseline]).iterrows():
+            rows.append({"candidate": name, "score": score, "value": float(scores[score][0]),
+                         **row})
+    return correct_table(pd.DataFrame(rows), baseline)
+
+
+def correct_table(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Add `p_holm` to a table of differences: the baseline itself has no p."""
+    table = table.assign(p_holm=np.nan, p=table.p.where(table.candidate != baseline))
+    for _, part in table[table.candidate != baseline].groupby("score"):
+        table.loc[part.index, "p_holm"] = correct_for_many(part.p)
+    return table
 
 
 def correct_for_many(p: Iterable[float]) -> np.ndarray:
@@ -105,6 +90,22 @@ def correct_for_many(p: Iterable[float]) -> np.ndarray:
     return corrected
 
 
+def count_disagreements(one: pd.DataFrame, other: pd.DataFrame) -> tuple[int, int, float]:
+    """Test whether one is right more often where they disagree (McNemar 1947, exact).
+
+    A group of images counts once, for whoever is right about more of them.
+
+    Returns:
+        Groups that `one` alone is right about, those of `other`, and p, two-sided.
+    """
+    ahead = ((one.prediction == one.label).astype(int).to_numpy()
+             - (other.prediction == other.label).astype(int).to_numpy())
+    groups = pd.factorize(one.group)[0] if "group" in one else np.arange(len(one))
+    balance = np.bincount(groups, ahead)
+    wins, losses = int((balance > 0).sum()), int((balance < 0).sum())
+    return wins, losses, float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
 def describe_difference(name: str, score: str, row: pd.Series) -> str:
     """Say a difference in words: "SMOTE: macro F1 -0.4 points (-1.6 to 0.9): no difference seen".
 
@@ -118,3 +119,120 @@ def describe_difference(name: str, score: str, row: pd.Series) -> str:
     worse = row.high < 0 if score not in LOWER_IS_BETTER else row.low > 0
     verdict = "better" if better else "worse" if worse else "no difference seen"
     return f"{name}: {score} {value}{unit} ({low} to {high}): {verdict}"
+
+
+def describe_disagreements(name: str, baseline: str, tested: tuple[int, int, float]) -> str:
+    """Say `count_disagreements` in words."""
+    wins, losses, p = tested
+    return (f"{name} alone is right about {wins}, {baseline} alone about {losses} "
+            f"(McNemar's test: p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})")
+
+
+def load_answers(places: Iterable[str | Path]) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """Read the out-of-fold answers of several runs, in one order, and their classes.
+
+    Args:
+        places: folders of runs.
+
+    Raises:
+        SuiteError: a run has no answers, or they are for other images, labels or classes than
+            the first one's; names what differs.
+    """
+    found, first = {}, None
+    for place in map(resolve_path, places):
+        path = place / ANSWERS
+        if not path.is_file():
+            raise SuiteError(f"{show_path(path)} is missing: run 04_training of it first.")
+        table = read_table(path, ["productid"])
+        classes = [name[2:] for name in table if name.startswith("p_")]
+        if "image_id" not in table or "label" not in table or not classes:
+            raise SuiteError(f"{show_path(path)} is no table of answers: it has the columns "
+                             f"{', '.join(table.columns[:6])} ….")
+        table = table.set_index("image_id", drop=False)
+        if first is None:
+            first = show_path(place), table, classes
+        _refuse_others(first, (show_path(place), table, classes))
+        name = place.name if place.name not in found else show_path(place)
+        if name in found:
+            raise SuiteError(f"{name} stands twice: name each run once.")
+        found[name] = table.loc[first[1].index].reset_index(drop=True)
+    return found, first[2]
+
+
+def find_rivals(folder: Path) -> dict[str, pd.DataFrame]:
+    """Return the answers of other runs beside a run's folder that are for the same images."""
+    found = {}
+    for path in sorted(folder.parent.glob(f"*/{ANSWERS}")):
+        if path.parent != folder:
+            with suppress(SuiteError):  # of other images
+                answers, _ = load_answers([folder, path.parent])
+                found |= {path.parent.name: answers[path.parent.name]}
+    return found
+
+
+def _refuse_others(first, second) -> None:
+    (one, table, classes), (other, rows, others) = first, second
+    if classes != others:
+        strange = sorted(set(classes) ^ set(others)) or others
+        raise SuiteError(f"{one} and {other} have other classes, e.g. {strange[0]!r}: they "
+                         "cannot be compared.")
+    apart = table.index.symmetric_difference(rows.index)
+    if len(apart) or len(table) != len(rows):
+        raise SuiteError(f"{one} and {other} answer for different images: {len(apart)} stand in "
+                         f"only one of them, e.g. {', '.join(map(str, apart[:3]))}. Compare runs "
+                         "of the same data, seed and hold-out.")
+    unlike = table.index[table.label != rows.label.loc[table.index]]
+    if len(unlike):
+        raise SuiteError(f"{one} and {other} have other labels for {len(unlike)} images, e.g. "
+                         f"{unlike[0]}: was one of them made with `corrections`?")
+
+
+def compare_runs(places: list[str]) -> pd.DataFrame:
+    """Compare runs with the first of them, and say the differences in words.
+
+    Returns:
+        `tabulate_differences`.
+    """
+    answers, classes = load_answers(places)
+    if len(answers) < 2:
+        raise SuiteError("name two runs or more.")
+    return compare_answers(answers, classes)
+
+
+def compare_answers(answers: dict[str, pd.DataFrame], classes: list[str]) -> pd.DataFrame:
+    """Compare tables of answers with the first of them, and say the differences in words.
+
+    Returns:
+        `tabulate_differences`.
+    """
+    table = tabulate_differences(answers, classes)
+    baseline, *others = answers
+    for name in others:
+        own = table[table.candidate == name].set_index("score")
+        for score in own.index.intersection(["accuracy", "macro F1", "log loss"], sort=False):
+            print(describe_difference(f"{name} against {baseline}", score, own.loc[score]))
+        print(describe_disagreements(name, baseline, count_disagreements(answers[name],
+                                                                        answers[baseline])))
+    if len(others) > 1:
+        print(f"for {len(others)} comparisons at once look at p_holm (Holm's correction)")
+    return table
+
+
+if __name__ == "__main__":
+    from helpers.pictures.comparisons import plot_head_differences
+
+    parser = argparse.ArgumentParser(prog="python -m helpers.evaluation.compare",
+                                     description="Compare runs on the same images.")
+    parser.add_argument("runs", nargs="+", metavar="outputs/RUN")
+    try:
+        places = parser.parse_args().runs
+        differences = compare_runs(places)
+        target = resolve_path(places[0])
+        save_csv(differences, target / "comparison.csv")
+        picture = target / "figures" / "comparison.png"
+        with write_whole(picture) as temporary:
+            plot_head_differences(differences).savefig(temporary)
+        print(differences.round(4).to_string(index=False))
+        print(f"{show_path(target / 'comparison.csv')}, {show_path(picture)}")
+    except SuiteError as error:
+        sys.exit(f"error: {error}")

@@ -14,7 +14,8 @@ from tqdm import tqdm
 from helpers.data.splits import sample_rows, select_rows
 from helpers.evaluation.backbone_costs import find_weights
 from helpers.evaluation.baselines import open_part
-from helpers.evaluation.compare import correct_for_many, resample_scores, subtract_scores
+from helpers.evaluation.compare import COMPARED, correct_table, subtract_scores
+from helpers.evaluation.intervals import resample_scores
 from helpers.features.extraction import extract_run
 from helpers.files import load_json, make_folder
 from helpers.run import Run
@@ -165,7 +166,7 @@ def tabulate_experiments(run: Run, found: dict[str, Experiment]) -> pd.DataFrame
     draws = max(run.recipe.evaluation.bootstrap, 50 * len(found))
     tables = {(name, seed): answers for name, experiment in found.items()
               for seed, answers in enumerate(experiment.answers)}
-    drawn = resample_scores(tables, classes, draws, run.recipe.splits.seed)
+    drawn = resample_scores(tables, classes, draws, run.recipe.splits.seed, COMPARED)
     seeds, rows = range(len(first.answers)), []
     for name, experiment in found.items():
         mean, base = ({score: np.mean([drawn[who, seed][score] for seed in seeds], axis=0)
@@ -176,13 +177,7 @@ def tabulate_experiments(run: Run, found: dict[str, Experiment]) -> pd.DataFrame
                                              - drawn[BASELINE, seed][score][0]) for seed in seeds}
             rows.append({"candidate": name, "score": score, "value": float(mean[score][0]),
                          **row, **by_seed, "seconds": round(experiment.seconds, 1)})
-    table = pd.DataFrame(rows)
-    table["p_holm"] = np.nan
-    others = table[table.candidate != BASELINE]
-    for _, part in others.groupby("score"):
-        table.loc[part.index, "p_holm"] = correct_for_many(part.p)
-    table.loc[table.candidate == BASELINE, "p"] = np.nan
-    return table
+    return correct_table(pd.DataFrame(rows), BASELINE)
 
 
 def measure_luck(found: dict[str, Experiment]) -> pd.DataFrame:

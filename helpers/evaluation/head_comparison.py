@@ -13,8 +13,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from helpers.data.splits import sample_rows, select_rows
-from helpers.evaluation.compare import correct_for_many, resample_scores, subtract_scores
-from helpers.evaluation.intervals import find_interval
+from helpers.evaluation.compare import COMPARED, correct_table, subtract_scores
+from helpers.evaluation.intervals import find_interval, resample_scores
 from helpers.features.store import load_codes, load_features
 from helpers.files import hash_files, load_json, write_whole
 from helpers.head_settings import REMEDIES, TITLES, HeadSettings
@@ -128,8 +128,8 @@ def tabulate_heads(run: Run,
     classes = list(load_json(run.need("label_mapping")))
     # With fewer draws even a difference in all of them would not pass Holm's correction.
     draws = max(run.recipe.evaluation.bootstrap, 50 * len(answers))
-    drawn = resample_scores(answers, classes, draws, run.recipe.splits.seed)
-    baseline, *others = drawn
+    drawn = resample_scores(answers, classes, draws, run.recipe.splits.seed, COMPARED)
+    baseline = next(iter(drawn))
     images = answers[baseline].label.value_counts().reindex(classes, fill_value=0)
     overall, by_class = [], []
     for name, scores in drawn.items():
@@ -144,10 +144,6 @@ def tabulate_heads(run: Run,
             "candidate": name, "class": classes, "images": images.to_numpy(),
             "F1": np.nan_to_num(scores["classes"][0]), "low": low, "high": high,
             "difference": np.nan_to_num(difference)}))
-    table = pd.concat(overall, ignore_index=True)
-    table["p_holm"] = np.nan
-    for _, rows in table[table.candidate.isin(others)].groupby("score"):
-        table.loc[rows.index, "p_holm"] = correct_for_many(rows.p)
-    table.loc[table.candidate == baseline, "p"] = np.nan
+    table = correct_table(pd.concat(overall, ignore_index=True), baseline)
     columns = ["candidate", "score", "value", "difference", "low", "high", "p", "p_holm"]
     return table[[*columns, "seconds"]], pd.concat(by_class, ignore_index=True)

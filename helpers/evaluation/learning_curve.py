@@ -35,7 +35,7 @@ def measure_learning_curve(run: Run, rows: pd.DataFrame, inputs, codes: np.ndarr
         answers = probabilities if share == 1 else cross_validate(
             lambda: create_run_model(run), inputs, codes, folds, learnt=learnt, keep=False)[0]
         answered = tabulate_probabilities(rows, answers, classes)
-        score = score_sets({"all": answered}, classes, run)["all"].loc["macro F1"]
+        score = score_sets({"all": answered}, classes, run, ["macro F1"])["all"].loc["macro F1"]
         images = np.mean([(learnt & (folds != fold)).sum() for fold in np.unique(folds)])
         found.append({"share": share, "images": round(float(images)), **score})
     return pd.DataFrame(found)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from helpers.evaluation.compare import LOWER_IS_BETTER
+from helpers.evaluation.scores import LOWER_IS_BETTER
 from helpers.pictures.charts import create_figure, pick_colour, shorten, styled
 
 SCORES = ("macro F1", "balanced accuracy", "accuracy", "log loss")  # of the picture of heads
