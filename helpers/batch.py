@@ -31,6 +31,7 @@ from helpers.files import (
     hash_files,
     load_json,
     make_folder,
+    resolve_path,
     save_json,
     show_path,
 )
@@ -141,6 +142,8 @@ def _hash_data(run: Run) -> str:
     digest, files = hash_files(run.recipe.data.place,
                                load_json(known) if known.exists() else None)
     save_json(files, known)
+    if run.recipe.data.corrections:
+        digest += hash_files(resolve_path(run.recipe.data.corrections))[0]
     return digest
 
 

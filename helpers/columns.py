@@ -12,8 +12,8 @@ import pandas as pd
 TEXTS = ("image_id", "path", "split", "sha256", "reason", "format", "mode", "check", "decision",
          "note", "weights", "backbone", "copy_of", "candidate")
 # An empty field is missing.
-LABELS = ("label", "prediction", "class", "code")
-FLAGS = ("rotated", "transparent", "animated", "grey", "mirrored", "copy")
+LABELS = ("label", "prediction", "class", "code", "suggestion", "correction", "runner_up")
+FLAGS = ("rotated", "transparent", "animated", "grey", "mirrored", "copy", "suspect", "shortcut")
 NUMBERS = ("bytes", "width", "height", "group", "fold", "score", "brightness", "entropy",
            "sharpness", *(f"brightness_perc_{p}" for p in (1, 5, 10, 15, 90, 95, 99)),
            *(f"{what}_{channel}" for what in ("mean", "square") for channel in "rgb"),

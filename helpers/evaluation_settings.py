@@ -21,8 +21,13 @@ EXPERIMENTS = (
 class ProjectionSettings(Section):
     """The picture of the features (05)."""
 
-    tsne_images: int = setting("Training images in the t-SNE picture.", 5000, ge=10)
+    tsne_images: int | None = setting("Training images on the map; null: all.", 5000, ge=10)
     perplexity: float = setting("Perplexity of t-SNE.", 30, gt=1)
+    other_perplexities: list[Annotated[float, Field(gt=1)]] = setting(
+        "Perplexities of the small maps beside it, of 2,000 images at most.", [5, 100])
+    map_megabytes: float = setting(
+        "What the page of the map may take on the disk at most; photos get smaller, then fewer.",
+        16, ge=6, le=500)
 
 
 class EvaluationSettings(Section):
@@ -32,6 +37,9 @@ class EvaluationSettings(Section):
         "Score the hold-out and the data set's own test images, and keep count. Leave it off "
         "until all choices are made.", False)
     bootstrap: int = setting("Resamples behind each interval.", 2000, ge=100)
+    wished_accuracy: float = setting(
+        "Share right that answered photos should reach; on the others the model says nothing.",
+        0.95, gt=0, lt=1)
     compare: list[str] = setting(
         "Backbones that notebook 07 compares with the recipe's own.",
         ["resnet18", "resnet50", "resnet101", "efficientnet_b0", "efficientnet_b3",

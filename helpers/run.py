@@ -167,7 +167,7 @@ class Run:
             save_json(notes | ({path.name: note} if note else {}), self._notes_file)
 
     def _hash_inputs(self, step: Step) -> dict[str, str]:
-        """Hash what `step` reads of this run, and the weight file if the network has one."""
+        """Hash what `step` reads of this run, and the files that its settings name."""
         notes, inputs = self._load_notes(), {}
         for artefact in step.reads:
             if artefact in self._applicable and self.path(artefact).exists():
@@ -175,6 +175,9 @@ class Run:
         weights = resolve_path(self.recipe.network.weights)
         if "features" in step.settings and weights.suffix in WEIGHT_FILES and weights.is_file():
             inputs["weights"], _ = hash_files(weights)
+        corrections = self.recipe.data.corrections
+        if "data" in step.settings and corrections and resolve_path(corrections).is_file():
+            inputs["corrections"], _ = hash_files(resolve_path(corrections))
         return inputs
 
     @property
@@ -208,7 +211,7 @@ class Run:
         others = [name for name, digest in note["inputs"].items()
                   if inputs.get(name, digest) != digest]
         if others:
-            names = ", ".join(name if name == "weights" else self.path(name).name
+            names = ", ".join(self.path(name).name if name in MAKERS else name
                               for name in others)
             return (f"{show_path(path)} was made from another {names} than is there now: run "
                     f"{step.name} again")

@@ -291,7 +291,7 @@ for name, dealt in (("copies together", together), ("copies torn apart", torn)):
 #
 # ## 05 · See the features
 #
-# **1.** The map with perplexity 5, then with 100; the one of 05 has 30.
+# **1.** The map with two other seeds.
 
 # %%
 from IPython.display import display
@@ -299,14 +299,14 @@ from IPython.display import display
 from helpers.evaluation.projection import project_features
 from helpers.pictures.charts import plot_projection
 
-for perplexity in (5, 100):
-    x, y = project_features(features, perplexity, settings.seed).T
+for other in (1, 2):
+    x, y = project_features(features, run.recipe.projection.perplexity, other).places.T
     figure = plot_projection(rows.assign(x=x, y=y))
-    display(save_figure(run, figure, f"solutions_tsne_{perplexity}"))
+    display(save_figure(run, figure, f"solutions_tsne_{other}"))
 
 # %% [markdown]
-# Islands move, split and change size. Which classes lie side by side, and which mix,
-# stays the same in all three maps. Only that is worth saying.
+# Islands turn, move and split. Which classes lie side by side, and which mix, stays the
+# same in all three maps. Only that is worth saying.
 #
 # **2.** Images whose five nearest neighbours in the feature space all have another label.
 
@@ -332,9 +332,8 @@ save_figure(run, show_mistakes(odd, answer="neighbour"), "solutions_odd")
 # %%
 from helpers.evaluation.intervals import score_with_intervals
 
-confusion = count_confusion(oof, classes)
 for count in (20, 200, 2000):
-    rounds = [score_with_intervals(confusion, count, seed).loc["macro F1"]
+    rounds = [score_with_intervals(oof, classes, count, seed).loc["macro F1"]
               for seed in range(3)]
     print(count, ", ".join(f"[{r.low:.3f}, {r.high:.3f}]" for r in rounds))
 
@@ -359,15 +358,15 @@ print(f"{len(sure) / len(oof):.0%} are left, "
 # %%
 from helpers.files import resolve_path
 
-mistakes = run.load_table("mistakes")
+suspects = run.load_table("label_suspects")
 file = resolve_path(run.recipe.data.path) / "planted_faults.csv"
 manifest = (pd.read_csv(file) if file.exists()
             else pd.DataFrame(columns=["image_id", "fault"]))
 planted = manifest.image_id[manifest.fault == "wrong label"]
-few = mistakes.head(20).image_id.isin(planted).sum()
+few = suspects.head(20).image_id.isin(planted).sum()
 print(few, "of the first twenty were planted")
-found = mistakes.image_id.isin(planted).sum()
-print(f"{found} of {len(planted)} are among all mistakes")
+found = suspects.image_id.isin(planted).sum()
+print(f"{found} of {len(planted)} are among all suspects")
 
 # %% [markdown]
 # The others are in the hold-out or the test set, or the model, which never saw them,

@@ -1,25 +1,12 @@
-"""Heads, projection, evaluation: out-of-fold means out-of-fold, and scores are right."""
-
-import io
+"""Heads: out-of-fold means out-of-fold, and what is chosen is chosen on other images."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from helpers.data.splits import sample_rows
-from helpers.evaluation import intervals
-from helpers.evaluation.intervals import score_classes, score_with_intervals
-from helpers.evaluation.projection import match_neighbours, project_features
-from helpers.evaluation.scores import (
-    count_confusion,
-    find_mistakes,
-    score_confusion,
-    tabulate_predictions,
-)
 from helpers.files import SuiteError
 from helpers.training import penalty_path, selection
 from helpers.training.crossvalidation import (
@@ -28,7 +15,6 @@ from helpers.training.crossvalidation import (
     predict_ensemble,
     save_models,
     tabulate_choices,
-    tabulate_probabilities,
 )
 from helpers.training.imbalance import Remedy
 from helpers.training.linear import LogisticHead
@@ -160,124 +146,3 @@ def test_a_class_that_only_the_inner_fold_has_is_learnt_in_the_end(digits):
     head = create_logistic([1.0]).fit(features[kept], codes[kept], folds[kept] == 1)
     found = head.predict(features).argmax(axis=1)
     assert metrics.accuracy_score(codes, found) > 0.9 and (found == 4).any()
-
-
-def test_scores_equal_scikit_learns():
-    rng = np.random.default_rng(0)
-    truth, guess = rng.integers(0, 6, 500), rng.integers(0, 7, 500)  # class 6 never occurs
-    found = score_confusion(metrics.confusion_matrix(truth, guess, labels=range(8)))
-    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(truth, guess))
-    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
-        balanced = metrics.balanced_accuracy_score(truth, guess)
-    assert found["balanced accuracy"] == pytest.approx(balanced)
-    for average in ("macro", "weighted"):
-        expected = metrics.f1_score(truth, guess, average=average)
-        assert found[f"{average} F1"] == pytest.approx(expected)
-
-
-def test_intervals_equal_those_of_resampled_images():
-    rng = np.random.default_rng(1)
-    truth = rng.choice(4, 300, p=[0.6, 0.2, 0.15, 0.05])
-    guess = np.where(rng.random(300) < 0.8, truth, rng.integers(0, 4, 300))
-    confusion = metrics.confusion_matrix(truth, guess)
-    found = score_with_intervals(confusion, 4000, seed=0).loc["macro F1"]
-    draws = []
-    for _ in range(1500):
-        rows = rng.integers(0, 300, 300)
-        draws.append(metrics.f1_score(truth[rows], guess[rows], average="macro"))
-    assert found.value == pytest.approx(metrics.f1_score(truth, guess, average="macro"))
-    np.testing.assert_allclose([found.low, found.high], np.quantile(draws, [0.025, 0.975]),
-                               atol=0.01)
-
-
-def test_class_scores_equal_scikit_learns():
-    rng = np.random.default_rng(2)
-    truth, guess = rng.integers(0, 3, 90), rng.integers(0, 3, 90)
-    found = score_classes(metrics.confusion_matrix(truth, guess), list("abc"), 200, 0)
-    expected = metrics.precision_recall_fscore_support(truth, guess)
-    np.testing.assert_allclose(found[["precision", "recall", "F1", "images"]].T, expected)
-    assert ((found.low <= found.F1) & (found.high >= found.F1)).all()
-
-
-def test_a_perfect_class_of_two_images_keeps_its_score_in_every_resample():
-    """Resamples without either image say nothing about it, least of all 0."""
-    found = score_classes(np.diag([2, 60, 40]), list("abc"), 500, 0)
-    assert found.loc["a", ["F1", "low", "high"]].tolist() == [1, 1, 1]
-    absent = score_classes(np.diag([0, 60, 40]), list("abc"), 100, 0)
-    assert absent.loc["a", ["F1", "low", "high"]].tolist() == [0, 0, 0]
-
-
-def test_mistakes_and_predictions():
-    rows = pd.DataFrame({"image_id": list("wxyz"), "path": ["p"] * 4, "split": "train",
-                         "fold": 0, "label": ["a", "a", "b", "b"]})
-    table = tabulate_probabilities(
-        rows, np.array([[.9, .1], [.4, .6], [.8, .2], [.1, .9]], np.float32), ["a", "b"])
-    assert list(table.prediction) == ["a", "b", "a", "b"]
-    mistakes = find_mistakes(table)
-    assert list(mistakes.image_id) == ["y", "x"]
-    assert mistakes.confidence.tolist() == pytest.approx([0.8, 0.6])
-    assert count_confusion(table, ["a", "b"]).tolist() == [[1, 1], [1, 1]]
-    assert find_mistakes(table[table.prediction == table.label]).empty
-    predictions = tabulate_predictions(table, {"10": "a", "20": "b"})
-    assert list(predictions.code) == ["10", "20", "10", "20"]
-    assert "code" not in tabulate_predictions(table, {})
-
-
-def test_projection_keeps_neighbours_and_bows_to_few_images(digits, capsys):
-    features, codes, _ = digits
-    places = project_features(features[:150], 30, seed=0)
-    assert places.shape == (150, 2)
-    alone = np.arange(150)
-    same = match_neighbours(places, codes[:150], alone).mean()
-    assert same > 0.7 > 0.3 > match_neighbours(
-        np.random.default_rng(0).permutation(places), codes[:150], alone).mean()
-    assert np.array_equal(places, project_features(features[:150], 30, seed=0))
-    project_features(features[:12], 30, seed=0)
-    assert "perplexity lowered from 30" in capsys.readouterr().out
-    rows = pd.DataFrame({"label": codes, "fold": np.arange(len(codes)) % 5})
-    sample = sample_rows(rows, 100, seed=0)
-    assert len(set(sample)) == len(sample) == pytest.approx(100, abs=20)
-    assert rows.iloc[sample].groupby(["label", "fold"]).ngroups == 50
-
-
-def test_an_images_own_copies_are_not_its_neighbours():
-    places = np.array([[0.0, 0], [0.1, 0], [1, 0], [1.1, 0], [5, 0]])
-    labels, groups = np.array(list("aabba")), np.array([7, 7, 8, 9, 10])
-    assert match_neighbours(places, labels, groups).tolist() == [0, 0, 1, 1, 0]
-    assert np.isnan(match_neighbours(places[:2], labels[:2], groups[:2])).all()
-
-
-def test_charts_take_any_class_name_and_many_classes():
-    from helpers.pictures import charts
-
-    names = ["true", "cost $^$", "_hidden", "x" * 90, *(f"class {i}" for i in range(60))]
-    rng = np.random.default_rng(3)
-    points = pd.DataFrame({
-        "label": rng.permutation(names * 3), "x": rng.random(192), "y": rng.random(192),
-        "split": "train", "fold": rng.integers(0, 3, 192)})
-    confusion = rng.integers(0, 3, (64, 64))
-    classes = score_classes(confusion, names, 100, 0)
-    for few in (points, points[points.label.isin(names[:4])]):
-        for figure in (charts.plot_projection(few), charts.plot_class_shares(few),
-                       charts.plot_class_counts(few.label.value_counts())):
-            figure.savefig(io.BytesIO())
-    labels = charts.plot_projection(few).axes[0].get_legend().get_texts()
-    assert {text.get_text() for text in labels} == {charts.shorten(name) for name in names[:4]}
-    charts.plot_confusion(confusion, names).savefig(io.BytesIO())
-    charts.plot_class_scores(classes).savefig(io.BytesIO())
-
-
-def test_a_score_outside_its_interval_can_be_drawn():
-    from helpers.pictures.charts import plot_scores
-
-    scores = pd.DataFrame({"value": [0.5], "low": [0.3], "high": [0.45]}, index=["macro F1"])
-    plot_scores({"out-of-fold": scores}).savefig(io.BytesIO())
-
-
-def test_many_classes_fit_in_memory(monkeypatch):
-    monkeypatch.setattr(intervals, "CELLS_AT_ONCE", 1000)
-    confusion = np.diag([3] * 20) + np.eye(20, k=1, dtype=int)
-    stacks = list(intervals.resample_confusion(confusion, 100, 0))
-    assert max(stack.size for stack in stacks) <= 1000
-    assert sum(len(stack) for stack in stacks) == 100
-    assert {stack.sum(axis=(1, 2)).tolist()[0] for stack in stacks} == {confusion.sum()}

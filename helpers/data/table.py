@@ -12,9 +12,10 @@ import pandas as pd
 
 from helpers.data.archives import SUFFIXES as ARCHIVES
 from helpers.data.archives import claim_place, unpack_archive
+from helpers.data.corrections import correct_labels
 from helpers.data.layouts import LAYOUTS
 from helpers.data.torchvision_sets import fetch_data_set
-from helpers.files import SuiteError, resolve_path, show_path
+from helpers.files import ROOT, SuiteError, resolve_path, show_path
 from helpers.settings import Recipe
 
 
@@ -37,6 +38,7 @@ def load_table(recipe: Recipe) -> pd.DataFrame:
                          f"'{sorted(twice)[0]}', but the data has a class of that name already.")
     table["label"] = codes.map(lambda code: settings.class_names.get(code, code), "ignore")
     _refuse_ambiguous(table, folder)
+    table = correct_labels(table, settings)
     tested = (table.split == "test").sum()
     print(f"{show_path(data)}: {len(table)} images in {table.label.nunique()} classes"
           f"{f', {tested} of them its own test set' if tested else ''}")
@@ -63,7 +65,8 @@ def restore_images(recipe: Recipe, table: pd.DataFrame) -> None:
     A run that was brought back, as to a fresh Colab runtime, has its tables, but what was
     unpacked from an archive or made as a demo stayed behind.
     """
-    if len(table) and not resolve_path(table.path.iloc[0]).exists():
+    some = table.path.iloc[:: max(1, len(table) // 50)]
+    if len(table) and not any(resolve_path(path).exists() for path in some):
         load_table(recipe)
 
 
@@ -81,6 +84,15 @@ def find_data(recipe: Recipe) -> Path:
         raise SuiteError(f"{show_path(place)} is neither a folder nor an archive "
                          f"({', '.join(ARCHIVES)}): put the data there, or set `data`.")
     return place
+
+
+def name_path(recipe: Recipe, path: str) -> str:
+    """Return an image's path as it may be shown to others: from the data's folder on."""
+    file = resolve_path(path)
+    for folder in (recipe.data.place, recipe.data.place.parent):
+        if file.is_relative_to(folder):
+            return file.relative_to(folder).as_posix()
+    return show_path(file) if file.is_relative_to(ROOT) else file.name
 
 
 def find_followed(recipe: Recipe, table: pd.DataFrame) -> pd.Series:

@@ -176,54 +176,20 @@ def plot_projection(points: pd.DataFrame, followed: str | None = None):
 
 
 @styled
-def plot_confusion(confusion: np.ndarray, classes: list[str]):
-    """The confusion matrix: colour is the share of the true class, numbers are images."""
-    count = len(classes)
-    side = min(13.0, max(5.0, 0.42 * count + 2.2))
-    figure, axes = create_figure(side - 0.5, width=side)
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    picture = axes.imshow(shares, vmin=0, vmax=1)
-    if count <= 40:
-        for row, column in np.argwhere(confusion > 0):
-            axes.text(column, row, confusion[row, column], ha="center", va="center",
-                      fontsize=10 if count <= 20 else 6,
-                      color="white" if shares[row, column] > 0.5 else "black")
-    names, size = [shorten(name) for name in classes], None if count <= 30 else 6
-    axes.set_xticks(range(count), names, rotation=90, fontsize=size)
-    axes.set_yticks(range(count), names, fontsize=size)
-    axes.set(xlabel="predicted", ylabel="true", title="Confusion (counts, out-of-fold)")
-    axes.spines[:].set_visible(False)
-    figure.colorbar(picture, ax=axes, shrink=0.7, label="share of the true class")
-    return figure
+def plot_perplexities(points: pd.DataFrame, places: dict[float, np.ndarray]):
+    """The same images on maps of several perplexities, coloured by class.
 
-
-@styled
-def plot_scores(scores: dict[str, pd.DataFrame]):
-    """Every score with its interval, a colour a set of images."""
-    figure, axes = create_figure(3.2)
-    for offset, (name, table) in enumerate(scores.items()):
-        rows = np.arange(len(table)) + 0.18 * (offset - (len(scores) - 1) / 2)
-        # Percentile intervals run low where classes are tiny, and can miss the value itself.
-        errors = np.clip([table.value - table.low, table.high - table.value], 0, None)
-        axes.errorbar(table.value, rows, xerr=errors, fmt="o", capsize=4, label=name)
-        axes.set_yticks(range(len(table)), table.index)
-    axes.grid(axis="x")
-    axes.set(xlabel="score with its 95 % interval", title="Scores", ylim=(len(table) - 0.5, -0.5))
-    write_legend(axes)
-    return figure
-
-
-@styled
-def plot_class_scores(classes: pd.DataFrame):
-    """F1 of each class with its interval, worst on top, its number of images beside it."""
-    ordered = classes.sort_values("F1", ascending=False)
-    figure, axes = create_figure(max(2.5, 0.34 * len(ordered) + 1.2))
-    errors = np.clip([ordered.F1 - ordered.low, ordered.high - ordered.F1], 0, None)
-    labels = [f"{shorten(name)} ({count})" for name, count in ordered.images.items()]
-    axes.errorbar(ordered.F1, range(len(ordered)), xerr=errors, fmt="o", capsize=3)
-    axes.set_yticks(range(len(ordered)), labels)
-    axes.grid(axis="x")
-    axes.set(xlabel="F1 with its 95 % interval", title="F1 per class (images)", xlim=(0, 1.02))
+    Args:
+        points: `label`, a row an image; `places`: perplexity -> (images, 2).
+    """
+    figure, axes = create_figure(3.3, 1, len(places), squeeze=False)
+    for place, (perplexity, found) in zip(axes[0], places.items(), strict=True):
+        for position, name in enumerate(points.label.value_counts().index):
+            x, y = found[(points.label == name).to_numpy()].T
+            place.scatter(x, y, s=6, alpha=0.7, linewidth=0, color=pick_colour(position),
+                          marker=_marker(position))
+        place.set(xticks=[], yticks=[], title=f"perplexity {perplexity:g}")
+        place.spines[:].set_visible(False)
     return figure
 
 

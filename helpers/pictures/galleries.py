@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from helpers.data.images import decode_image
+from helpers.data.images import UnreadableImageError, decode_image
 from helpers.network.preprocessing import create_preprocessing, undo_normalisation
 from helpers.pictures.charts import WIDTH, create_figure, shorten, styled
 
@@ -190,6 +190,70 @@ def show_mistakes(mistakes: pd.DataFrame, count: int = 15, columns: int = 5,
     return figure
 
 
+@styled
+def show_explanations(explanations: list, columns: int = 2):
+    """Photos as the network saw them, and what spoke for its prediction and for the label.
+
+    Args:
+        explanations: from `explain_answers`, at most eight are shown.
+    """
+    shown = explanations[:8]
+    if not shown:
+        return _write_sentence("nothing to explain")
+    rows = -(-len(shown) // columns)
+    figure, axes = _create_grid(1.95 * rows + 0.3, rows, 3 * columns)
+    for number, explanation in enumerate(shown):
+        row, column = divmod(number, columns)
+        places = axes[row, 3 * column : 3 * column + 3]
+        places[0].imshow(explanation.image)
+        places[0].set_title(f"label {shorten(explanation.row.label, 14)}", fontsize=10,
+                            weight="normal")
+        titles = ("for", "but for") if len(explanation.maps) > 1 else ("for",)
+        for place, said, (name, heat) in zip(places[1:], titles, explanation.maps.items(),
+                                             strict=False):
+            # As if by a lamp on what counted.
+            lit = explanation.image * (0.2 + 0.8 * heat[:, :, None])
+            place.imshow(lit)
+            place.contour(heat, [0.5], colors=["#ffa90e"], linewidths=1)
+            place.set_title(f"{said} {shorten(name, 14)}", fontsize=10, weight="normal")
+    return figure
+
+
+def show_confusions(table: pd.DataFrame, pairs: pd.DataFrame, count: int = 8):
+    """A row of photos for each pair of classes that are mixed up.
+
+    Args:
+        table: of answers; `pairs`: from `list_confusions`.
+    """
+    rows = {}
+    for pair in pairs.itertuples():
+        wrong = table[(table.label == pair.label) & (table.prediction == pair.prediction)]
+        sure = wrong[f"p_{pair.prediction}"].sort_values(ascending=False).index
+        rows[f"{shorten(pair.label, 16)}\n→ {shorten(pair.prediction, 16)} ({pair.images})"] = (
+            wrong.path.loc[sure].tolist())
+    if not rows:
+        return _write_sentence("not one mistake")
+    return _show_rows(rows, count, "Label → prediction, surest first", size=10)
+
+
+def show_ends(table: pd.DataFrame, cue: pd.Series, count: int = 8):
+    """The photos with the smallest and the largest value of a cue, or of its commonest values.
+
+    Args:
+        table: `path`, a row an image; `cue`: its values, from `describe_cues`.
+    """
+    paths = table.path.reset_index(drop=True)
+    cue = cue.reset_index(drop=True)
+    if pd.api.types.is_numeric_dtype(cue):
+        order = cue.sort_values(kind="stable").index
+        rows = {f"least\n{cue.name}": paths[order[:count]].tolist(),
+                f"most\n{cue.name}": paths[order[::-1][:count]].tolist()}
+    else:
+        rows = {f"{cue.name}\n{shorten(str(value), 16)}": paths[cue == value].head(count).tolist()
+                for value in cue.value_counts().index[:3]}
+    return _show_rows(rows, count, f"Both ends of {cue.name}", size=10)
+
+
 def _create_grid(height: float, rows: int, columns: int):
     """Return a figure and rows x columns places for pictures, which show no axes."""
     figure, axes = create_figure(height, rows, columns, squeeze=False)
@@ -212,6 +276,12 @@ def _write_sentence(sentence: str):
 
 
 def _thumbnail(path: str, side: int = THUMBNAIL) -> np.ndarray:
-    """Return an image fitted into a white square of `side` pixels, its aspect kept."""
-    image = decode_image(path)
+    """Return an image fitted into a white square of `side` pixels, its aspect kept.
+
+    One that is no longer there is a grey square: a picture of many should not fail for one.
+    """
+    try:
+        image = decode_image(path)
+    except UnreadableImageError:
+        return np.full((side, side, 3), 210, np.uint8)
     return np.asarray(ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, "white"))

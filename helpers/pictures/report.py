@@ -1,70 +1,90 @@
-"""Report: one self-contained HTML page of a run, pictures inside, nothing to download."""
+"""Report and model card of a run: one self-contained HTML page, and one page of Markdown."""
 
 import base64
 import mimetypes
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from helpers.evaluation.holdout import describe_looks
-from helpers.files import SuiteError, load_json, write_whole
-from helpers.head_settings import TITLES
+from helpers.files import SuiteError, write_whole
+from helpers.pictures.facts import gather_facts
 from helpers.run import Run
-from helpers.settings import SECTIONS, Recipe
 
 TEMPLATES = Path(__file__).parent / "templates"
+# Section -> figure -> what it shows, in the page's order; others go where their number says.
+FIGURES = {
+    "data": {
+        "01_followed": "The photo that the notebooks follow",
+        "01_class_counts": "Images per class", "01_classes": "Images of each class",
+        "01_sizes": "Sizes of images and files", "01_findings": "What the checks found",
+        "02_class_shares": "Share of each class in every fold",
+        "02_preprocessing": "What the network sees"},
+    "training": {
+        "04_baselines": "Scores beside raw pixels and random weights",
+        "04_training": "Losses and scores by epoch", "04_choices": "What each fold chose",
+        "04_learning_curve": "Score by number of training images"},
+    "scores": {"06_scores": "Every score with its 95 % interval"},
+    "classes": {
+        "06_class_scores": "F1 of each class with its interval",
+        "06_confusion": "Confusion matrix, classes that are mixed side by side",
+        "06_pairs": "Photos of the most frequent confusions"},
+    "mistakes": {
+        "06_mistakes": "The most confident mistakes",
+        "06_uncertain": "The least certain answers",
+        "06_gradcam": "Which part of a photo spoke for a class, by Grad-CAM"},
+    "labels": {"06_suspects": "Photos whose label is in doubt"},
+    "shortcuts": {
+        "06_shortcuts": "What each cue gives away, and the fall in accuracy where it misleads",
+        "06_parts": "Accuracy by the values of cues", "06_ends": "Photos at both ends of a cue"},
+    "calibration": {
+        "06_reliability": "How often the model is right by how sure it is",
+        "06_risk": "Share of wrong answers by share of photos answered"},
+    "map": {"05_tsne": "Map of the features by t-SNE, coloured by class",
+            "05_perplexities": "The map with other perplexities"},
+}
 
 
 def write_report(run: Run) -> Path:
-    """Write `report.html` from what the six notebooks left in the run's folder.
+    """Write `report.html` and `MODEL_CARD.md` from what the notebooks left in the run's folder.
+
+    Returns:
+        The report's path.
 
     Raises:
         SuiteError: a notebook before the evaluation has not been run.
     """
-    metadata, metrics = load_json(run.need("metadata")), load_json(run.need("metrics"))
-    table, quarantine = run.load_table(), run.load_table("quarantine")
-    names = {"train": "training images, in the folds", "holdout": "hold-out images",
-             "test": "test images of the data set",
-             "excluded": "left out: copies of test images, small classes"}
-    counts = {text: int((table.split == split).sum()) for split, text in names.items()}
-    counts |= {"images set aside": len(quarantine),
-               "classes": len(load_json(run.need("label_mapping")))}
-    # Results first, then the way to them.
-    paths = sorted((run.folder / "figures").glob("[0-9][0-9]_*.*g"),
-                   key=lambda path: (path.stem[:2] != "06", path.stem))
-    figures = {path.name: f"data:{mimetypes.guess_type(path)[0]};base64,"
-                          f"{base64.b64encode(path.read_bytes()).decode()}" for path in paths}
-    recipe = run.recipe.model_dump(mode="json")
-    templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True,
-                            undefined=StrictUndefined, trim_blocks=True)
-    page = templates.get_template("report.html.j2").render(
-        name=run.recipe.run_name, command=run.command,
-        method=describe_method(run.recipe, metadata["feature_dim"]),
-        timestamp=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
-        sections={section: recipe[section] for section in SECTIONS},
-        folds=run.recipe.splits.folds, counts=counts, looks=describe_looks(run),
-        figures=figures, quarantine=quarantine.to_dict("records"),
-        classes=run.load_table("classes").to_dict("records"),
-        scores=metrics, **{key: metadata[key] for key in ("versions", "device")})
-    with run.write("report") as path, write_whole(path) as temporary:
-        temporary.write_text(page, "utf-8")
+    facts = gather_facts(run)
+    pages = {"report": ("report.html.j2", True), "card": ("MODEL_CARD.md.j2", False)}
+    for artefact, (name, escaped) in pages.items():
+        templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=escaped,
+                                undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        templates.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+        figures = embed_figures(run.folder / "figures") if escaped else {}
+        page = templates.get_template(name).render(**facts, figures=figures)
+        with run.write(artefact) as path, write_whole(path) as temporary:
+            temporary.write_text(page, "utf-8")
     return run.path("report")
 
 
-def describe_method(recipe: Recipe, features: int) -> str:
-    """Say what answered: the network, how it was trained, and the classifier if it was not."""
-    network, settings = recipe.network, recipe.finetune
-    weights = f"{network.backbone} with {network.weights.rsplit('/', 1)[-1]} weights"
-    if network.strategy == "frozen":
-        given = {"photo": "", "text": " on text", "both": " beside one on text"}
-        return (f"{weights}, frozen; {TITLES[recipe.head.classifier]} on {features:,} features"
-                f"{given[recipe.head.inputs]}")
-    if network.strategy == "scratch":
-        return f"{network.backbone} trained from random weights for {settings.epochs} epochs"
-    return (f"{weights}, the upper {settings.unfreeze[-1]:.0%} of its layers fine-tuned for "
-            f"{settings.epochs} epochs")
+def embed_figures(folder: Path) -> dict[str, list[tuple[str, str, str]]]:
+    """Return section -> figures there are: what each shows, its file name, its data URL."""
+    known = {stem: (section, said) for section, figures in FIGURES.items()
+             for stem, said in figures.items()}
+    found = {section: [] for section in (*FIGURES, "comparisons")}
+    order = [*known, *sorted(path.stem for path in folder.glob("[0-9][0-9]_*.*g")
+                             if path.stem not in known)]
+    files = {path.stem: path for path in folder.glob("[0-9][0-9]_*.*g")}
+    for stem in order:
+        if stem in files:
+            path = files[stem]
+            place = {"05": "map", "06": "mistakes", "04": "training"}.get(
+                stem[:2], "data" if stem < "04" else "comparisons")
+            section, said = known.get(stem, (place, stem[3:].replace("_", " ")))
+            content = base64.b64encode(path.read_bytes()).decode()
+            found[section].append((said, path.name,
+                                   f"data:{mimetypes.guess_type(path)[0]};base64,{content}"))
+    return found
 
 
 def refresh_report(run: Run) -> None:

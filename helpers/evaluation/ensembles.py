@@ -1,0 +1,145 @@
+"""Ensembles: the answers of several runs averaged, and scored on images nothing was fitted on.
+
+    python -m helpers.evaluation.ensembles outputs/a outputs/b --to outputs/both
+
+Each run's probabilities are calibrated first, then averaged with weights that make the log loss
+smallest (stacking, Wolpert 1992). What answers for a fold was fitted on the other folds. The
+folder gets oof_probabilities.csv, test_probabilities.csv and ensemble.json.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize
+
+from helpers.columns import read_table
+from helpers.evaluation.calibration import apply_temperature
+from helpers.evaluation.compare import (
+    ANSWERS,
+    RESAMPLES,
+    SEED,
+    describe_difference,
+    load_answers,
+    tabulate_differences,
+)
+from helpers.evaluation.scores import create_sample
+from helpers.files import SuiteError, make_folder, resolve_path, save_csv, save_json, show_path
+from helpers.training.selection import fit_temperature
+
+LEAST = 1e-7  # of a probability, in the logarithm
+UNSEEN = "test_probabilities.csv"
+
+
+def fit_ensemble(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the temperature power and the weight of each run.
+
+    Args:
+        probabilities: (runs, images, classes) of images that no run has learnt from.
+        labels: (images,) class codes.
+
+    Returns:
+        (runs,) powers, and (runs,) weights of 0 or more that add up to one.
+    """
+    logits = np.log(np.maximum(probabilities, 1e-12))
+    powers = np.array([fit_temperature(own, labels) for own in logits])
+    rows = np.arange(len(labels))
+    own = np.stack([apply_temperature(part, power)[rows, labels]
+                    for part, power in zip(probabilities, powers, strict=True)])
+    count = len(own)
+    # The logarithm of a mean is concave: there is one best set of weights.
+    found = minimize(lambda w: -np.log(np.maximum(w @ own, LEAST)).mean(),
+                     np.full(count, 1 / count), bounds=[(0, 1)] * count, method="SLSQP",
+                     constraints={"type": "eq", "fun": lambda w: w.sum() - 1})
+    weights = np.clip(found.x, 0, None)
+    return powers, weights / weights.sum()
+
+
+def average_answers(probabilities: np.ndarray, powers: np.ndarray,
+                    weights: np.ndarray) -> np.ndarray:
+    """Return the weighted mean of calibrated probabilities, (images, classes)."""
+    return sum(weight * apply_temperature(part, power)
+               for part, power, weight in zip(probabilities, powers, weights, strict=True))
+
+
+def combine_answers(answers: dict[str, pd.DataFrame],
+                    classes: list[str]) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Return the ensemble's out-of-fold answers, cross-fitted, and powers and weights of all.
+
+    Args:
+        answers: run -> rows of `tabulate_probabilities`, all in one order; the folds are the
+            first run's.
+    """
+    first = next(iter(answers.values()))
+    samples = [create_sample(table, classes) for table in answers.values()]
+    given, labels = np.stack([s.probabilities for s in samples]), samples[0].labels
+    folds, found = first.fold.to_numpy(), np.empty(given.shape[1:])
+    for fold in np.unique(folds):
+        others = folds != fold
+        fitted = fit_ensemble(given[:, others], labels[others])
+        found[~others] = average_answers(given[:, ~others], *fitted)
+    return (replace_probabilities(first, found, classes), *fit_ensemble(given, labels))
+
+
+def replace_probabilities(table: pd.DataFrame, probabilities: np.ndarray,
+                          classes: list[str]) -> pd.DataFrame:
+    """Return the rows with other probabilities, and the predictions that follow from them."""
+    columns = pd.DataFrame(probabilities.astype(np.float32), table.index,
+                           [f"p_{name}" for name in classes])
+    return table.drop(columns=columns.columns).assign(
+        prediction=np.array(classes, object)[probabilities.argmax(axis=1)]).join(columns)
+
+
+def combine_runs(places: list[str], target: Path) -> pd.DataFrame:
+    """Write the ensemble of several runs to `target`, and compare it with each of them.
+
+    Returns:
+        `tabulate_differences`, the ensemble first.
+
+    Raises:
+        SuiteError: as `load_answers`, or the runs answer for other test images.
+    """
+    answers, classes = load_answers(places)
+    if len(answers) < 2:
+        raise SuiteError("an ensemble needs two runs or more.")
+    together, powers, weights = combine_answers(answers, classes)
+    unseen = [read_table(resolve_path(place) / UNSEEN, ["productid"]) for place in places]
+    first = unseen[0].set_index("image_id", drop=False)
+    for place, table in zip(places, unseen, strict=True):
+        apart = first.index.symmetric_difference(pd.Index(table.image_id))
+        if len(apart):
+            raise SuiteError(f"{show_path(places[0])} and {show_path(place)} answer for other "
+                             f"test images, e.g. {apart[0]}.")
+    columns = [f"p_{name}" for name in classes]
+    given = np.stack([table.set_index("image_id").loc[first.index, columns].to_numpy(float)
+                      for table in unseen])
+    make_folder(target)
+    save_csv(together, target / ANSWERS)
+    save_csv(replace_probabilities(first.reset_index(drop=True), average_answers(
+        given, powers, weights), classes), target / UNSEEN)
+    parts = {name: {"weight": float(weight), "power": float(power)}
+             for name, weight, power in zip(answers, weights, powers, strict=True)}
+    save_json({"runs": parts, "classes": classes}, target / "ensemble.json")
+    differences = tabulate_differences({"ensemble": together} | answers, classes, RESAMPLES, SEED)
+    for name, part in parts.items():
+        print(f"{name}: weight {part['weight']:.2f}, temperature {1 / part['power']:.2f}")
+        for score in ("accuracy", "log loss"):
+            row = differences[(differences.candidate == name) & (differences.score == score)]
+            print("  " + describe_difference(f"{name} against the ensemble", score, row.iloc[0]))
+    return differences
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m helpers.evaluation.ensembles",
+                                     description="Average the answers of several runs.")
+    parser.add_argument("runs", nargs="+", metavar="outputs/RUN")
+    parser.add_argument("--to", required=True, metavar="FOLDER", help="where the answers go")
+    options = parser.parse_args()
+    try:
+        place = resolve_path(options.to)
+        save_csv(combine_runs(options.runs, place), place / "comparison.csv")
+        print(f"{show_path(place)}: {ANSWERS}, {UNSEEN}, ensemble.json, comparison.csv")
+    except SuiteError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,160 @@
+"""Explain: which part of a photo spoke for a class, by Grad-CAM, for the model that answered.
+
+Each image is explained by the model of its own fold, which has never learnt from it: the frozen
+backbone with that fold's head, or that fold's fine-tuned network.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from helpers.data.images import UnreadableImageError, decode_image
+from helpers.files import SuiteError, load_json
+from helpers.network.backbones import create_backbone
+from helpers.network.preprocessing import (
+    create_preprocessing,
+    resolve_data_config,
+    undo_normalisation,
+)
+from helpers.run import Run
+from helpers.training.crossvalidation import describe_inputs, load_models
+
+FORMULAS = ("logistic", "ridge", "svm", "class_mean", "linear", "mlp")  # heads with a gradient
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One image as the network saw it, and what spoke for two classes."""
+
+    row: pd.Series  # of the answers
+    image: np.ndarray  # (H, W, 3) from 0 to 1
+    maps: dict[str, np.ndarray]  # class -> (H, W) from 0 to 1
+
+
+class HeadLayers(nn.Module):
+    """A fitted head (arrays from `Head.arrays`) as layers: features to logits."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]):
+        super().__init__()
+        self.arrays = {name: torch.from_numpy(np.asarray(array, np.float32))
+                       for name, array in arrays.items()}
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits, (rows, classes)."""
+        arrays = self.arrays
+        if "hidden_weights" in arrays:
+            features = torch.relu(features @ arrays["hidden_weights"] + arrays["hidden_biases"])
+        return arrays["scale"] * (features @ arrays["weights"] + arrays["biases"])
+
+
+def explain_answers(run: Run, answers: pd.DataFrame) -> list[Explanation]:
+    """Explain what spoke for the prediction, and for the label, of each image.
+
+    Grad-CAM (Selvaraju et al. 2017) by pytorch-grad-cam, on the last maps of a convolutional
+    network or the last block of a transformer.
+
+    Args:
+        answers: rows of `tabulate_probabilities`, with `fold`: few, each takes two passes back.
+
+    Raises:
+        SuiteError: the head has no gradient (nearest neighbours, trees), the model reads text
+            alone, or the network ends in something that Grad-CAM knows nothing of.
+    """
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    classes = list(load_json(run.need("label_mapping")))
+    config = resolve_data_config(run.recipe, run.measured)
+    prepare, found, network = create_preprocessing(config), {}, None
+    for fold, rows in answers.groupby("fold"):
+        network = create_answering_network(run, int(fold), network)
+        layer, reshape = find_last_maps(network)
+        with GradCAM(network, [layer], reshape) as explain:
+            for place, row in rows.iterrows():
+                try:
+                    batch = prepare(decode_image(row.path)).unsqueeze(0)
+                except UnreadableImageError as error:
+                    print(f"{row.image_id} cannot be explained: {error}")
+                    continue
+                names = dict.fromkeys((row.prediction, row.label))
+                maps = {name: explain(batch, [ClassifierOutputTarget(classes.index(name))])[0]
+                        for name in names if name in classes}
+                found[place] = Explanation(row, undo_normalisation(batch[0], config), maps)
+    return [found[place] for place in answers.index if place in found]
+
+
+def create_answering_network(run: Run, fold: int, before: nn.Module | None = None) -> nn.Module:
+    """Return a network, pixels to logits, that answered for a fold.
+
+    Args:
+        before: the network of another fold; its frozen backbone is used again.
+    """
+    if run.recipe.network.strategy != "frozen":
+        from helpers.training.finetuning import load_fold  # Lightning takes seconds to load
+
+        return load_fold(run, fold).requires_grad_(True)
+    head = run.recipe.head
+    if head.inputs == "text" or head.classifier not in FORMULAS:
+        what = "the text alone" if head.inputs == "text" else f"`{head.classifier}`"
+        raise SuiteError(f"Grad-CAM needs a classifier with a gradient on the photo, and the "
+                         f"recipe's is {what}. It works with {', '.join(FORMULAS)}.")
+    backbone = before[0] if before is not None else create_backbone(
+        run.recipe, run.measured)[0].requires_grad_(True)
+    model = load_models(run.need("head"), describe_inputs(run))[0][fold]
+    photo = model.photo if head.inputs == "both" else model
+    return nn.Sequential(backbone, HeadLayers(photo.arrays)).eval()
+
+
+def find_last_maps(network: nn.Module):
+    """Return the layer that Grad-CAM reads, and what makes its output (images, channels, H, W).
+
+    Raises:
+        SuiteError: the network has no maps at its end.
+    """
+    trunk = network[0] if isinstance(network, nn.Sequential) else network
+    size = getattr(trunk, "default_cfg", {}).get("input_size", (3, 224, 224))
+    blocks = getattr(trunk, "blocks", None)
+    if blocks is not None and hasattr(blocks[-1], "norm1"):
+        # Behind the last attention only the class token still speaks; before it all do.
+        prefix = getattr(trunk, "num_prefix_tokens", 0)
+
+        def fold_tokens(tokens: torch.Tensor) -> torch.Tensor:
+            tokens = tokens[:, prefix:]
+            side = round(tokens.shape[1] ** 0.5)
+            if side**2 != tokens.shape[1]:
+                raise SuiteError("Grad-CAM needs a square grid of patches.")
+            return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
+
+        return blocks[-1].norm1, fold_tokens
+    layer, shape = _find_spatial(trunk, size)
+    if layer is None:
+        raise SuiteError("the network keeps no maps that Grad-CAM could read.")
+    channels_last = shape[-1] == trunk.num_features and shape[1] != trunk.num_features
+
+    def move_channels(maps: torch.Tensor) -> torch.Tensor:
+        return maps.permute(0, 3, 1, 2) if channels_last else maps
+
+    return layer, move_channels
+
+
+def _find_spatial(trunk: nn.Module, size: tuple[int, int, int]):
+    """Return the last layer with `num_features` maps of more than one place, and its shape."""
+    seen, hooks = [], []
+
+    def note(layer, _, output):
+        if isinstance(output, torch.Tensor) and output.ndim == 4 and trunk.num_features in (
+                output.shape[1], output.shape[-1]) and min(sorted(output.shape[1:])[:2]) > 1:
+            seen.append((layer, tuple(output.shape)))
+
+    try:
+        hooks = [layer.register_forward_hook(note) for layer in trunk.modules()
+                 if layer is not trunk]
+        with torch.no_grad():
+            trunk(torch.zeros(1, *size))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen[-1] if seen else (None, ())
