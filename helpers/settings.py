@@ -153,8 +153,8 @@ class FeatureSettings(Section):
     """How features are computed (03)."""
 
     precision: Literal["float32", "bf16", "fp16"] = setting(
-        "Of the frozen network's sums. `bf16` and `fp16` are faster where the hardware has them, "
-        "and move features by about 1e-2.", "float32")
+        "Of the frozen network's sums. `bf16` and `fp16` are faster where the hardware has them. "
+        "`fp16` moves features by about 1e-2, `bf16` by up to ten times as much.", "float32")
     engine: Literal["auto", "torch", "openvino"] = setting(
         "What computes: `auto` is torch on a GPU and OpenVINO on a CPU; their float32 features "
         "agree within 1e-5.", "auto", result=False)

@@ -19,6 +19,7 @@ from helpers.files import SuiteError
 from helpers.network.layers import find_trunk, group_layers, set_training, unfreeze_top
 from helpers.run import open_run
 from helpers.training import fold as folds
+from helpers.training.budget import measure_step
 from helpers.training.fold import begin_network, create_phase, train_fold
 from helpers.training.loaders import (
     ImageBatches,
@@ -161,6 +162,26 @@ def test_losses_are_those_of_torch():
     p = logits.softmax(1)[range(9), codes]
     torch.testing.assert_close(Loss(torch.ones(5), focus=2.0).measure(logits, codes),
                                -((1 - p) ** 2) * p.log())
+
+
+def test_a_loss_goes_where_the_answers_are():
+    """Lightning moves modules to a GPU, but no plain tensors; `meta` is such a device."""
+    loss = Loss(torch.ones(5), torch.zeros(5), smoothing=0.1)
+    logits, codes = torch.empty(3, 5, device="meta"), torch.zeros(3, dtype=int, device="meta")
+    shares = torch.empty(3, 5, device="meta")
+    for targets in (codes, shares):
+        assert loss.measure(logits, targets).device.type == "meta"
+        assert loss.weigh(targets).device.type == "meta"
+
+
+def test_a_trial_of_compiling_compiles_what_it_measures(plan, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network: compiled.append(network))
+    own = plan.change(unfreeze=[1.0])
+    module, data, _ = create_phase(own, begin_network(own, 0), 0, 0)
+    for wanted in (False, True):
+        measure_step(module, data, "none", compiled=wanted)
+    assert len(compiled) == 1 and compiled[0] is not module.network
 
 
 def test_distillation_is_hintons_loss():

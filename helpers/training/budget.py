@@ -17,8 +17,8 @@ from helpers.training.phases import choose_precision
 WARM, TRIED = 1, 3  # steps
 
 
-def measure_step(module: ClassifierModule, data: ImageData,
-                 precision: str) -> tuple[float, float]:
+def measure_step(module: ClassifierModule, data: ImageData, precision: str,
+                 compiled: bool = False) -> tuple[float, float]:
     """Return seconds of one training step and of loading its batch, medians of a few.
 
     A copy of the network learns; the module stays as it is.
@@ -26,6 +26,8 @@ def measure_step(module: ClassifierModule, data: ImageData,
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trial = copy.deepcopy(module.network).to(device)
     trial.train()
+    if compiled:  # a copy is not, even if the network is
+        trial.compile()
     trained = [parameter for parameter in trial.parameters() if parameter.requires_grad]
     optimizer, batches = torch.optim.AdamW(trained, 1e-6), iter(data.train_dataloader())
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)

@@ -180,7 +180,7 @@ def answer_training_images(run: Run, fold: int) -> np.ndarray:
     Most of them it has learnt from: for a student of the same fold, not for a score.
     """
     plan = create_plan(run, unseen=False)
-    network = load_fold(run, fold)
+    network = load_fold(run, fold).to("cuda" if torch.cuda.is_available() else "cpu")
     module = ClassifierModule(network, plan.data_config, None, plan.settings, 0, 0, 0)
     batches = JudgedBatches(np.arange(len(plan.rows)))
     data = ImageBatches(plan.images, plan.codes)

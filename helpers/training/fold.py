@@ -17,7 +17,7 @@ from helpers.training.activations import load_activations
 from helpers.training.budget import measure_step, pays_to_compile
 from helpers.training.loaders import ImageData, TrainingBatches, create_seed
 from helpers.training.losses import FOCUS, Loss
-from helpers.training.module import ClassifierModule
+from helpers.training.module import ClassifierModule, explain_failures
 from helpers.training.networks import (
     answer_images,
     create_classifier,
@@ -32,6 +32,8 @@ from helpers.training.phases import (
     read_tensors,
 )
 from helpers.training.plan import Plan
+
+WORTH_A_TRIAL = 120  # seconds of training left: compiling, tried and done, takes about as long
 
 
 def train_fold(plan: Plan, fold: int, place: Path) -> tuple[np.ndarray, object, list[dict]]:
@@ -62,7 +64,8 @@ def train_fold(plan: Plan, fold: int, place: Path) -> tuple[np.ndarray, object, 
                     own = place / f"phase_{phase}"
                     averaging = plan.settings.averaging if last else "none"
                     if not load_finished(module, own, averaging):
-                        _compile_if_it_pays(module, data)
+                        with explain_failures(plan.settings):
+                            _compile_if_it_pays(module, data)
                         title = f"fold {fold}" + (f", phase {phase}" if len(shares) > 1 else "")
                         fit_phase(module, data, own, plan.folder, title, averaging,
                                   plan.watched, plan.quiet)
@@ -174,12 +177,13 @@ def _compile_if_it_pays(module: ClassifierModule, data: ImageData) -> None:
     precision, start = choose_precision(module.settings), time.perf_counter()
     step, _ = measure_step(module, data, precision)
     between = time.perf_counter()
-    module.network.compile()
-    compiled, _ = measure_step(module, data, precision)
+    if gather(step)[0] * module.epochs * module.steps < WORTH_A_TRIAL:
+        return
+    compiled, _ = measure_step(module, data, precision, compiled=True)
     spent = time.perf_counter() - between - (between - start)
     pays = pays_to_compile(step, compiled, spent, module.epochs * module.steps)
-    if not gather(pays)[0]:  # all processes do the same
-        module.network._compiled_call_impl = None
+    if gather(pays)[0]:  # all processes do the same
+        module.network.compile()
 
 
 def _answer(module: ClassifierModule, data: ImageData) -> np.ndarray:

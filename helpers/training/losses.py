@@ -34,7 +34,8 @@ class Loss:
             logits: (batch, classes) float32.
             targets: (batch,) class numbers, or (batch, classes) shares that add up to one.
         """
-        scores = log_softmax(logits + self.offset, dim=1)
+        offset = torch.as_tensor(self.offset, device=logits.device)  # stays on the CPU by itself
+        scores = log_softmax(logits + offset, dim=1)
         if targets.ndim == 1 and not self.smoothing:
             losses = nll_loss(scores, targets, reduction="none")
         else:
@@ -45,7 +46,8 @@ class Loss:
 
     def weigh(self, targets: torch.Tensor) -> torch.Tensor:
         """Return the weight of each image, (batch,)."""
-        return self.weights[targets] if targets.ndim == 1 else targets @ self.weights
+        weights = self.weights.to(targets.device)  # Lightning moves modules alone to a GPU
+        return weights[targets] if targets.ndim == 1 else targets @ weights
 
 
 def spread_targets(numbers: torch.Tensor, classes: int) -> torch.Tensor:

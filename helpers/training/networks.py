@@ -141,7 +141,9 @@ def answer_images(network, prepare, batches: Iterable, count: int) -> np.ndarray
     device = next(network.parameters()).device
     network.eval()
     parts = []
-    with torch.inference_mode():
+    # As the engine of extraction: TF32 is not float32.
+    with torch.inference_mode(), torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         for inputs, _, positions in batches:
             logits = network(prepare(inputs.to(device)))
             parts.append((positions.numpy(), torch.softmax(logits.float(), dim=1)))

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.tuner import Tuner
+from torch.optim.swa_utils import get_swa_avg_fn
 from tqdm import tqdm
 
 from helpers.colab import copy_part
@@ -63,7 +64,8 @@ class EpochAveraging(WeightAveraging):
     """
 
     def __init__(self, first: int, steps: int):
-        super().__init__()
+        # Not torch's own choice: on a GPU it cannot average whole numbers, such as BatchNorm's.
+        super().__init__(avg_fn=get_swa_avg_fn())
         self.first, self.steps = first, steps
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
