@@ -302,8 +302,9 @@ from helpers.evaluation.label_errors import find_label_errors
 suspects, followed = find_label_errors(oof, classes), find_followed(run.recipe, oof)
 run.save("label_suspects", suspects)
 place = suspects.index[suspects.image_id == followed.image_id]
-print(f"{len(suspects)} of {len(oof)} labels are in doubt; {followed.image_id},",
-      f"labelled {followed.label}, is", f"number {place[0] + 1}" if len(place) else "not")
+verdict = f"number {place[0] + 1} of them" if len(place) else "not one of them"
+print(f"{len(suspects)} of {len(oof)} labels are in doubt")
+print(f"{followed.image_id}, labelled {followed.label}, is {verdict}")
 shown = suspects.rename(columns={"suggestion": "prediction"})
 save_figure(run, show_mistakes(shown, 10, answer="rather"), "06_suspects")
 
