@@ -24,9 +24,9 @@ class ProjectionSettings(Section):
     tsne_images: int | None = setting("Training images on the map; null: all.", 5000, ge=10)
     perplexity: float = setting("Perplexity of t-SNE.", 30, gt=1)
     other_perplexities: list[Annotated[float, Field(gt=1)]] = setting(
-        "Perplexities of the small maps beside it, of 2,000 images at most.", [5, 100])
+        "Perplexities to compare it with, on small maps of at most 2,000 images.", [5, 100])
     map_megabytes: float = setting(
-        "What the page of the map may take on the disk at most; photos get smaller, then fewer.",
+        "Target size of map.html in MB: to fit, photos get smaller, then fewer.",
         16, ge=6, le=500)
 
 
@@ -38,7 +38,7 @@ class EvaluationSettings(Section):
         "until all choices are made.", False)
     bootstrap: int = setting("Resamples behind each interval.", 2000, ge=100)
     wished_accuracy: float = setting(
-        "Share right that answered photos should reach; on the others the model says nothing.",
+        "Accuracy wanted on the photos that are answered; on the others the model abstains.",
         0.95, gt=0, lt=1)
     compare: list[str] = setting(
         "Backbones that notebook 07 compares with the recipe's own.",

@@ -63,8 +63,8 @@ class DataSettings(Section):
     keep_images: list[str] = setting(
         "Ids of images that stay in whatever a check says (unreadable ones cannot).", [])
     corrections: Path | None = setting(
-        "A CSV of labels that a person has put right (`image_id`, `correction`), made from a "
-        "run's label_suspects.csv; the data itself is never changed.", None)
+        "A CSV of labels corrected by a person (`image_id`, `correction`), made from a run's "
+        "label_suspects.csv; the data itself is never changed.", None)
     near_copy: float = setting(
         "Correlation from which two images count as near copies; raise it where all images are "
         "alike by nature; 1 switches the search off.", 0.9, ge=0.5, le=1)

@@ -17,8 +17,9 @@
 # %% [markdown]
 # # 05 · See the features
 #
-# Each image is a point in a space of a thousand dimensions or more. t-SNE arranges these
-# points on a plane so that neighbours stay neighbours, and we can look at them.
+# Each image is a point in a space of hundreds or thousands of dimensions. t-SNE
+# arranges these points on a plane so that near neighbours stay near, and we can look at
+# them.
 #
 # **You will be able to** draw a map of any features, place new images on it, and say what
 # may be read from it, what may not, and how far it can be trusted.
@@ -89,8 +90,9 @@ run = open_run(recipe, overrides)
 # %% [markdown]
 # ## 1 · A sample
 #
-# t-SNE's time grows with the number of points, and beyond a few thousand points the
-# picture only gets fuller. `tsne_images: null` draws all of them all the same.
+# t-SNE takes longer the more points there are, and beyond a few thousand the picture
+# only gets more crowded. So we draw a sample with the same class shares (*stratified*),
+# of `tsne_images` images; `tsne_images: null` takes all.
 
 # %%
 import numpy as np
@@ -112,9 +114,9 @@ print(f"{len(chosen)} of {len(rows)} training images")
 # ## 2 · PCA, then t-SNE
 #
 # First each feature is standardised (mean 0, standard deviation 1). PCA, principal
-# component analysis, then keeps the 50 directions in which the features vary most. That
-# drops what is mostly noise and makes t-SNE much faster. In scikit-learn both steps, and a
-# map of a few hundred points, look like this:
+# component analysis, then keeps the 50 directions in which the features vary most. This
+# suppresses some noise and makes t-SNE much faster. In scikit-learn both steps, and a
+# map of at most 300 points, look like this:
 
 # %%
 from sklearn.decomposition import PCA
@@ -127,8 +129,9 @@ reduction = make_pipeline(StandardScaler(), PCA(min(50, *few.shape), random_stat
 TSNE(perplexity=10, random_state=seed).fit_transform(reduction.fit_transform(few)).shape
 
 # %% [markdown]
-# Two numbers an image. For the real map we take openTSNE: it does the same, stays fast
-# for a hundred thousand points, and can place images on a finished map.
+# Each image gets two coordinates. For the real map we use openTSNE: it implements the
+# same method, stays fast for a hundred thousand points, and can place new images on a
+# finished map.
 
 # %%
 from helpers.evaluation.projection import project_features, tabulate_points
@@ -140,8 +143,8 @@ print(f"PCA keeps {projection.variance:.0%} of the variance")
 
 # %% [markdown]
 # *Perplexity* is roughly the number of neighbours that each point tries to stay close
-# to. The table also holds the data set's own test images, if it has any, each placed on the
-# finished map.
+# to. The data set's own test images, if it has any, are placed on the finished map with
+# `projection.place`; they do not change it.
 #
 # ## 3 · Look, with caution
 #
@@ -155,13 +158,15 @@ drawn, followed = points[points.split == "train"], find_followed(run.recipe, row
 save_figure(run, plot_projection(drawn, followed.image_id), "05_tsne")
 
 # %% [markdown]
-# **What may be read from it:** classes that form islands of their own are easy for a
-# classifier; a point deep inside another class's island may be mislabelled, or just odd.
+# **What may be read from it:** a class that forms a cluster of its own is easy for a
+# classifier; a point deep inside another class's cluster may be mislabelled, or
+# unusual. Not every data set forms clusters: in the demo glass, plastic and metal
+# overlap.
 #
-# **What may not:** t-SNE cares about neighbours only. The *size* of an island says
-# nothing about how varied a class is, the *distance* between two islands nothing about
-# how similar they are. Classes that overlap on the plane may still be separable in a
-# thousand dimensions.
+# **What may not:** t-SNE preserves neighbourhoods, not distances. The *size* of a
+# cluster says little about how varied a class is, and the *distance* between two
+# clusters says little about how similar they are. Classes that overlap on the map may
+# still be separable in the feature space.
 #
 # ## 4 · Three perplexities side by side
 #
@@ -176,16 +181,16 @@ places = {each: project_features(features[some], each, seed).places for each in 
 save_figure(run, plot_perplexities(drawn.iloc[some], places), "05_perplexities")
 
 # %% [markdown]
-# Islands move, split and change size from one to the next. Which classes lie side by side,
-# and which mix, is what remains; only that is worth saying.
+# Clusters move, split and change size from one map to the next. Report only what all
+# maps show: usually which classes mix, and which stay apart.
 #
 # ## 5 · How far can the map be trusted?
 #
-# Two numbers. *Trustworthiness*: are neighbours on the map neighbours in truth (1: all
-# are)? *Agreement*: of an image's ten nearest neighbours, how many have its label? We ask
-# that of the map and of the features themselves, where nothing was squeezed onto a plane.
-# Copies of the image do not count, and *chance* is what neighbours drawn at random would
-# give.
+# Two numbers tell. *Trustworthiness*: are neighbours on the map also neighbours in the
+# feature space? It is 1 if all are, and about 0.5 for a map drawn at random.
+# *Agreement*: which share of an image's ten nearest neighbours has its label? We
+# measure it on the map and in the feature space. Copies of the image do not count, and
+# *chance* is what neighbours drawn at random would give.
 
 # %%
 import pandas as pd
@@ -204,14 +209,17 @@ print(f"trustworthiness {measure_trust(features, projection.places, seed):.3f}")
 by_class.sort_values("in the features").round(2).T
 
 # %% [markdown]
-# The classes at the left are those that the features mix most with others. Compare with
-# chance as well: a rare class can be far above its chance and still be mixed. Where the
-# map's number is higher than the features', it shows more order than there is.
+# The classes on the left are the ones most mixed with others in the features. Compare
+# with chance as well: a rare class can be far above chance and still be mixed, and one
+# of fewer than eleven images cannot reach 1. A higher number on the map than in the
+# features is not necessarily an error: the map is made from the PCA directions, whose
+# distances can be less noisy than those over all features.
 #
 # ## 6 · A page on which points show their photos
 #
-# Each point tells its label, its out-of-fold prediction, its fold and its path, and can be
-# coloured by each of them, or by what was found: mistakes, copies, labels in doubt.
+# Point at an image to see its photo, label, out-of-fold prediction, fold and path. The
+# menu colours the points by label, prediction, fold or finding: a mistake, a copy, or a
+# label in doubt (one that is probably wrong, see 06).
 
 # %%
 from helpers.files import show_path
@@ -220,8 +228,8 @@ from helpers.pictures.map_page import write_map
 print(f"open {show_path(write_map(run, points))} in a browser")
 
 # %% [markdown]
-# The page needs no network. It never grows beyond `map_megabytes`: of many images the
-# photos get smaller, then only some points show one.
+# The page works offline. With many images the photos get smaller, and then only some
+# points have one, so that they fit into `map_megabytes`.
 #
 # ## What we saw
 
@@ -232,7 +240,7 @@ print(f"- of ten nearest neighbours {overall['in the features']:.1%} share the l
       f"{(by_class.chance**2).sum():.1%} would")
 for what, name in (("most", match.idxmin()), ("least", match.idxmax())):
     chance = by_class.chance[name]
-    print(f"- mixed {what}: {name}, {match[name]:.0%} (chance {chance:.0%})")
+    print(f"- {what} mixed: {name}, {match[name]:.0%} agreement (chance {chance:.0%})")
 print(f"- the map has {len(drawn)} points, perplexity {settings.perplexity:g}, "
       f"seed {seed}; {points.suspect.sum()} of their labels are in doubt")
 
@@ -252,7 +260,7 @@ run.finish("05_tsne")
 # Fill in the blanks (`___`), remove the `#` and run. Solutions are in
 # [solutions.ipynb](solutions.ipynb).
 #
-# **1.** Draw the map again with two other seeds. What can be said about all three maps?
+# **1.** Draw the map again with two other seeds. What do all three maps have in common?
 
 # %%
 # for other in (1, ___):
@@ -261,8 +269,9 @@ run.finish("05_tsne")
 #     display(save_figure(run, figure, f"solutions_tsne_{other}"))
 
 # %% [markdown]
-# **2.** Find the images whose five nearest neighbours in the feature space all have another
-# label, and look at them. Are some of them mislabelled?
+# **2.** Find the images of which none of the five nearest neighbours in the feature
+# space has the same label, and look at fifteen of them. Are some of them mislabelled?
+# (`kneighbors()` without arguments leaves out the image itself.)
 
 # %%
 # from sklearn.neighbors import NearestNeighbors

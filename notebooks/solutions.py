@@ -344,7 +344,10 @@ for count in (20, 200, 2000):
 # **2.** Only predictions with a confidence of at least 0.8.
 
 # %%
-sure = oof[oof.filter(regex="^p_").max(axis=1) >= 0.8]
+from helpers.evaluation.calibration import calibrate_answers
+
+corrected, _ = calibrate_answers(oof, classes)
+sure = corrected[corrected.filter(regex="^p_").max(axis=1) >= 0.8]
 print(f"{len(sure) / len(oof):.0%} are left, "
       f"{(sure.prediction == sure.label).mean():.1%} of them right")
 

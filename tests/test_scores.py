@@ -93,7 +93,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(group, scores):
     found = measure_coverage(60, group, 1.7, rounds=120, resamples=200)
     assert (found.ours >= 88).all(), found.to_string()
     if group > 1:  # what the images of a group have in common is not seen image by image
-        assert found["percentile, image by image"]["accuracy"] < 88
+        assert found["percentile, groups ignored"]["accuracy"] < 88
 
 
 def test_groups_are_drawn_whole_and_classes_keep_their_size():

@@ -57,7 +57,7 @@ def measure_coverage(images: int, group: int, ease: float, rounds: int,
             row = ours.loc[name]
             held[name] += row.low <= value <= row.high, low <= value <= high, 1
     return pd.DataFrame({"value": truth, "ours": {n: 100 * h[0] / h[2] for n, h in held.items()},
-                         "percentile, image by image": {n: 100 * h[1] / h[2]
+                         "percentile, groups ignored": {n: 100 * h[1] / h[2]
                                                         for n, h in held.items()}}).round(3)
 
 

@@ -1,42 +1,51 @@
 """Calibration: does 90 % sure mean right nine times out of ten, and when to say nothing.
 
-All of it is cross-fitted: what is applied to a fold was chosen on the other folds.
+All of it is cross-fitted: what is applied to an image was chosen without it.
 """
 
 import numpy as np
 import pandas as pd
 
-from helpers.evaluation.intervals import score_with_intervals
+from helpers.evaluation.intervals import describe_groups, score_with_intervals
 from helpers.evaluation.scores import create_sample
 from helpers.training.selection import fit_temperature
 
 LEAST = 1e-12  # probability under which a logarithm says nothing more
+PARTS = 5  # of a fold, to fit its temperature on the others
 BINS = 10  # of the reliability diagram, alike in images
 
 
-def calibrate_answers(table: pd.DataFrame, classes: list[str]) -> tuple[pd.DataFrame, float]:
-    """Return the answers with their temperature corrected, fold by fold, and that of all folds.
+def calibrate_answers(table: pd.DataFrame, classes: list[str],
+                      seed: int = 0) -> tuple[pd.DataFrame, dict[int, float]]:
+    """Return the answers with their temperature corrected, and the temperature of each fold.
 
     Temperature scaling (Guo et al. 2017, On Calibration of Modern Neural Networks): one number
-    sharpens or flattens all probabilities; no prediction changes.
+    sharpens or flattens all probabilities of a model; no prediction changes. Each fold has a
+    model, and so a temperature, of its own. The one that an image gets was fitted on a part of
+    the fold that holds neither the image nor a copy of it.
 
     Args:
         table: rows of `tabulate_probabilities`, with `fold`.
 
     Returns:
-        The table with other `p_<class>`, and the power for images of no fold: over 1 sharpens.
+        The table with other `p_<class>`, and fold -> temperature of all its images, over 1 where
+        the model is too sure of itself.
     """
     sample = create_sample(table, classes)
     logits = np.log(np.maximum(sample.probabilities, LEAST))
-    folds, powers = table.fold.to_numpy(), np.ones(len(table))
+    groups, _ = describe_groups(table)
+    parts = np.random.default_rng(seed).integers(0, PARTS, groups.max() + 1)[groups]
+    folds, powers, found = table.fold.to_numpy(), np.ones(len(table)), {}
     for fold in np.unique(folds):
-        others = folds != fold
-        if others.any():
-            powers[folds == fold] = fit_temperature(logits[others], sample.labels[others])
+        own = folds == fold
+        found[int(fold)] = 1 / fit_temperature(logits[own], sample.labels[own])
+        for part in range(PARTS):
+            asked, others = own & (parts == part), own & (parts != part)
+            if others.any():
+                powers[asked] = fit_temperature(logits[others], sample.labels[others])
     scaled = apply_temperature(sample.probabilities, powers)
     columns = pd.DataFrame(scaled, table.index, [f"p_{name}" for name in classes])
-    return table.drop(columns=columns.columns).join(columns), fit_temperature(
-        logits, sample.labels)
+    return table.drop(columns=columns.columns).join(columns), found
 
 
 def apply_temperature(probabilities: np.ndarray, powers) -> np.ndarray:
@@ -94,6 +103,9 @@ def abstain(table: pd.DataFrame, classes: list[str], accuracy: float, resamples:
 
     Each fold's threshold is chosen on the other folds.
 
+    Args:
+        table: from `calibrate_answers`; else confidences of several folds are no one scale.
+
     Returns:
         `wished`, `threshold` (from all folds; None if it is out of reach), `answered` (share of
         the images), and `accuracy`, `low`, `high` of those answered (None if there are none).
@@ -117,14 +129,17 @@ def abstain(table: pd.DataFrame, classes: list[str], accuracy: float, resamples:
 def describe_calibration(found: dict) -> str:
     """Say what temperature scaling and abstention do, from `calibration.json`."""
     before, after = (found[when]["log loss"]["value"] for when in ("before", "after"))
-    return (f"temperature {found['temperature']:.2f}; with that of the other folds the log loss "
-            f"goes from {before:.3f} to {after:.3f}\n{describe_abstention(found['abstention'])}")
+    values = found["temperatures"].values()
+    change = "improves" if after < before else "worsens"
+    return (f"the folds' temperatures lie between {min(values):.2f} and {max(values):.2f}; "
+            f"scaling {change} the log loss from {before:.3f} to {after:.3f}\n"
+            f"{describe_abstention(found['abstention'])}")
 
 
 def describe_abstention(found: dict) -> str:
     """Say `abstain` in words: "answers 82 % of the photos at 95 %"."""
     if found["accuracy"] is None:
-        return f"not one photo can be answered at {found['wished']:.0%}"
-    return (f"asked for {found['wished']:.0%} right, it answers {found['answered']:.0%} of the "
-            f"photos and is right about {found['accuracy']:.1%} of them "
-            f"({found['low']:.1%} to {found['high']:.1%})")
+        return f"no confidence threshold reaches an accuracy of {found['wished']:.0%}"
+    return (f"with a target accuracy of {found['wished']:.0%}, the model answers "
+            f"{found['answered']:.0%} of the photos; {found['accuracy']:.1%} of these answers "
+            f"are correct ({found['low']:.1%} to {found['high']:.1%})")

@@ -124,8 +124,9 @@ def describe_difference(name: str, score: str, row: pd.Series) -> str:
 def describe_disagreements(name: str, baseline: str, tested: tuple[int, int, float]) -> str:
     """Say `count_disagreements` in words."""
     wins, losses, p = tested
-    return (f"{name} alone is right about {wins}, {baseline} alone about {losses} "
-            f"(McNemar's test: p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})")
+    return (f"where they disagree, {name} is better on {wins} and {baseline} on {losses} "
+            f"(groups of copies count once; McNemar's test: p "
+            f"{'< 0.001' if p < 0.001 else f'= {p:.3f}'})")
 
 
 def load_answers(places: Iterable[str | Path]) -> tuple[dict[str, pd.DataFrame], list[str]]:

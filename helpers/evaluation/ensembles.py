@@ -3,7 +3,7 @@
     python -m helpers.evaluation.ensembles outputs/a outputs/b --to outputs/both
 
 Each run's probabilities are calibrated first, then averaged with weights that make the log loss
-smallest (stacking, Wolpert 1992). What answers for a fold was fitted on the other folds. The
+smallest (stacking, Wolpert 1992). The weights for a fold were fitted on the other folds. The
 folder gets oof_probabilities.csv, test_probabilities.csv and ensemble.json.
 """
 
@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.optimize import minimize
 
 from helpers.columns import read_table
-from helpers.evaluation.calibration import apply_temperature
+from helpers.evaluation.calibration import apply_temperature, calibrate_answers
 from helpers.evaluation.compare import (
     ANSWERS,
     RESAMPLES,
@@ -33,54 +33,40 @@ LEAST = 1e-7  # of a probability, in the logarithm
 UNSEEN = "test_probabilities.csv"
 
 
-def fit_ensemble(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the temperature power and the weight of each run.
+def fit_weights(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the weight of each run, (runs,) of 0 or more that add up to one.
 
     Args:
-        probabilities: (runs, images, classes) of images that no run has learnt from.
+        probabilities: (runs, images, classes), calibrated, of images that no run has learnt from.
         labels: (images,) class codes.
-
-    Returns:
-        (runs,) powers, and (runs,) weights of 0 or more that add up to one.
     """
-    logits = np.log(np.maximum(probabilities, 1e-12))
-    powers = np.array([fit_temperature(own, labels) for own in logits])
-    rows = np.arange(len(labels))
-    own = np.stack([apply_temperature(part, power)[rows, labels]
-                    for part, power in zip(probabilities, powers, strict=True)])
-    count = len(own)
+    own, count = probabilities[:, np.arange(len(labels)), labels], len(probabilities)
     # The logarithm of a mean is concave: there is one best set of weights.
     found = minimize(lambda w: -np.log(np.maximum(w @ own, LEAST)).mean(),
                      np.full(count, 1 / count), bounds=[(0, 1)] * count, method="SLSQP",
                      constraints={"type": "eq", "fun": lambda w: w.sum() - 1})
     weights = np.clip(found.x, 0, None)
-    return powers, weights / weights.sum()
-
-
-def average_answers(probabilities: np.ndarray, powers: np.ndarray,
-                    weights: np.ndarray) -> np.ndarray:
-    """Return the weighted mean of calibrated probabilities, (images, classes)."""
-    return sum(weight * apply_temperature(part, power)
-               for part, power, weight in zip(probabilities, powers, weights, strict=True))
+    return weights / weights.sum()
 
 
 def combine_answers(answers: dict[str, pd.DataFrame],
-                    classes: list[str]) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Return the ensemble's out-of-fold answers, cross-fitted, and powers and weights of all.
+                    classes: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the ensemble's out-of-fold answers, cross-fitted, and the weights from all folds.
 
     Args:
-        answers: run -> rows of `tabulate_probabilities`, all in one order; the folds are the
-            first run's.
+        answers: run -> rows of `tabulate_probabilities`, all in one order; the weights are fitted
+            on the first run's folds, temperatures on each run's own.
     """
     first = next(iter(answers.values()))
-    samples = [create_sample(table, classes) for table in answers.values()]
+    calibrated = [calibrate_answers(table, classes)[0] for table in answers.values()]
+    samples = [create_sample(table, classes) for table in calibrated]
     given, labels = np.stack([s.probabilities for s in samples]), samples[0].labels
     folds, found = first.fold.to_numpy(), np.empty(given.shape[1:])
     for fold in np.unique(folds):
         others = folds != fold
-        fitted = fit_ensemble(given[:, others], labels[others])
-        found[~others] = average_answers(given[:, ~others], *fitted)
-    return (replace_probabilities(first, found, classes), *fit_ensemble(given, labels))
+        weights = fit_weights(given[:, others], labels[others])
+        found[~others] = np.einsum("r,ric->ic", weights, given[:, ~others])
+    return replace_probabilities(first, found, classes), fit_weights(given, labels)
 
 
 def replace_probabilities(table: pd.DataFrame, probabilities: np.ndarray,
@@ -104,7 +90,9 @@ def combine_runs(places: list[str], target: Path) -> pd.DataFrame:
     answers, classes = load_answers(places)
     if len(answers) < 2:
         raise SuiteError("an ensemble needs two runs or more.")
-    together, powers, weights = combine_answers(answers, classes)
+    together, weights = combine_answers(answers, classes)
+    # A run's test answers are the mean of its folds' models: one power for all.
+    powers = [_fit_power(table, classes) for table in answers.values()]
     unseen = [read_table(resolve_path(place) / UNSEEN, ["productid"]) for place in places]
     first = unseen[0].set_index("image_id", drop=False)
     for place, table in zip(places, unseen, strict=True):
@@ -117,8 +105,9 @@ def combine_runs(places: list[str], target: Path) -> pd.DataFrame:
                       for table in unseen])
     make_folder(target)
     save_csv(together, target / ANSWERS)
-    save_csv(replace_probabilities(first.reset_index(drop=True), average_answers(
-        given, powers, weights), classes), target / UNSEEN)
+    mean = sum(weight * apply_temperature(part, power)
+               for part, power, weight in zip(given, powers, weights, strict=True))
+    save_csv(replace_probabilities(first.reset_index(drop=True), mean, classes), target / UNSEEN)
     parts = {name: {"weight": float(weight), "power": float(power)}
              for name, weight, power in zip(answers, weights, powers, strict=True)}
     save_json({"runs": parts, "classes": classes}, target / "ensemble.json")
@@ -129,6 +118,11 @@ def combine_runs(places: list[str], target: Path) -> pd.DataFrame:
             row = differences[(differences.candidate == name) & (differences.score == score)]
             print("  " + describe_difference(f"{name} against the ensemble", score, row.iloc[0]))
     return differences
+
+
+def _fit_power(table: pd.DataFrame, classes: list[str]) -> float:
+    sample = create_sample(table, classes)
+    return fit_temperature(np.log(np.maximum(sample.probabilities, LEAST)), sample.labels)
 
 
 if __name__ == "__main__":

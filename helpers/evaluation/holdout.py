@@ -43,7 +43,7 @@ def describe_looks(run: Run) -> str:
     """Say how often the held-out images have been scored."""
     looks = list_looks(run)
     if not looks:
-        return "the held-out images have not been scored yet; `final: true` does it"
+        return "the held-out images have not been scored (set `final: true` to score them)"
     times = "once" if len(looks) == 1 else f"{len(looks)} times"
     dates = ", ".join(dict.fromkeys(look["date"][:10] for look in looks))
     return f"the held-out images have been scored {times} ({dates})"

@@ -22,6 +22,7 @@ from helpers.files import SuiteError
 from helpers.run import Run
 
 CONFIDENCE = 0.95
+EVEN = ("balanced accuracy", "macro F1", "AUC")  # each class counts the same
 CELLS_AT_ONCE = 10_000_000  # of drawn weights or matrices in memory, 80 MB
 
 
@@ -159,8 +160,8 @@ def bound_score(name: str, value: float, draws: np.ndarray,
         draws: (resamples,) of the bootstrap.
         sizes: (classes,) groups of each class.
     """
-    sizes = sizes[sizes > 0]
-    t, deviation = find_t(sizes), float(draws.std()) if len(draws) else 0.0
+    sizes, even = sizes[sizes > 0], name in EVEN
+    t, deviation = find_t(sizes, even), float(draws.std()) if len(draws) else 0.0
     flip = name == "AUC" and draws.max(initial=value) < 1  # near 1 as lopsided as a loss
     if flip or name in ("log loss", "Brier score"):
         loss, drawn = (1 - value, 1 - draws) if flip else (max(value, 1e-12), draws)
@@ -169,7 +170,8 @@ def bound_score(name: str, value: float, draws: np.ndarray,
         high = (middle - t * spread) ** -2.0 if middle > t * spread else np.inf
         return (max(0.0, 1 - high), 1 - low) if flip else (low, high)
     value = min(max(float(value), 0.0), 1.0)
-    count = len(sizes) ** 2 / (1 / sizes).sum()  # as if every class were equally hard
+    # As if every class were equally hard.
+    count = len(sizes) ** 2 / (1 / sizes).sum() if even else sizes.sum()
     if 0 < value < 1 and deviation > 0:
         count = max(1.0, value * (1 - value) / deviation**2)
     middle = (value + t**2 / 2 / count) / (1 + t**2 / count)
@@ -192,12 +194,17 @@ def bound_calibration(gaps: np.ndarray, sizes: np.ndarray) -> tuple[float, float
     return max(0.0, value - chance - reach), min(1.0, 2 * value - draws.mean() + reach)
 
 
-def find_t(sizes: np.ndarray) -> float:
-    """Return Student's t for the groups that each class has."""
+def find_t(sizes: np.ndarray, even: bool = False) -> float:
+    """Return Student's t for the groups that each class has.
+
+    Args:
+        even: of a score in which each class counts the same, whatever its size.
+    """
     several = sizes[sizes > 1].astype(float)
     freedom = 1.0
     if len(several):
-        freedom = (1 / several).sum() ** 2 / (1 / several**2 / (several - 1)).sum()
+        parts = 1 / several if even else several  # of the variance, were all equally hard
+        freedom = parts.sum() ** 2 / (parts**2 / (several - 1)).sum()
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, max(1.0, freedom)))
 
 

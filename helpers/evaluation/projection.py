@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from helpers.data.splits import select_rows
+from helpers.evaluation.calibration import calibrate_answers
 from helpers.evaluation.label_errors import find_label_errors
 from helpers.features.store import load_features
 from helpers.files import load_json
@@ -123,7 +124,8 @@ def tabulate_points(run: Run, rows: pd.DataFrame, projection: Projection) -> pd.
     x, y = projection.places.T
     points = rows[[*columns, "fold"]].assign(x=x, y=y).merge(
         oof[["image_id", "prediction"]], "left", on="image_id")
-    points["suspect"] = points.image_id.isin(find_label_errors(oof, classes).image_id)
+    corrected, _ = calibrate_answers(oof, classes, run.recipe.splits.seed)
+    points["suspect"] = points.image_id.isin(find_label_errors(corrected, classes).image_id)
     others = select_rows(run.load_table(), "test")
     tested = (others.split == "test").to_numpy()
     x, y = projection.place(np.asarray(load_features(run, "test"))[tested]).T

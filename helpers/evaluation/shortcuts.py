@@ -158,7 +158,7 @@ def _show(number: float) -> str:
 
 def describe_shortcut(row: pd.Series) -> str:
     """Say what was found of one cue, a row of `find_shortcuts`, in words."""
-    said = (f"{row.cue} alone tells {row.told:.0%} of the classes' images apart (by chance "
-            f"{row.chance:.0%}); where it points to another class, the model's accuracy is "
-            f"{100 * row.fall:+.1f} points lower ({100 * row.low:+.1f} to {100 * row.high:+.1f})")
-    return said.replace("+", "")
+    return (f"{row.cue} alone reaches a balanced accuracy of {row.told:.0%} (chance "
+            f"{row.chance:.0%}); where it points to another class, the model's accuracy differs "
+            f"by {-100 * row.fall:+.1f} points from that on other images of the same class "
+            f"({-100 * row.high:+.1f} to {-100 * row.low:+.1f})")

@@ -41,12 +41,12 @@ def measure_calibration_gain(run: Run, oof: pd.DataFrame,
                              classes: list[str]) -> tuple[pd.DataFrame, dict]:
     """Return the answers with their temperature corrected, and what `calibration.json` holds."""
     resampling = run.recipe.evaluation.bootstrap, run.recipe.splits.seed
-    corrected, power = calibrate_answers(oof, classes)
+    corrected, temperatures = calibrate_answers(oof, classes, run.recipe.splits.seed)
     scores = {when: score_with_intervals(rows, classes, *resampling, CALIBRATION).to_dict("index")
               for when, rows in (("before", oof), ("after", corrected))}
     wished = run.recipe.evaluation.wished_accuracy
-    return corrected, {"temperature": 1 / power, **scores,
-                       "abstention": abstain(oof, classes, wished, *resampling)}
+    return corrected, {"temperatures": temperatures, **scores,
+                       "abstention": abstain(corrected, classes, wished, *resampling)}
 
 
 def measure_shortcuts(run: Run, oof: pd.DataFrame,
@@ -102,9 +102,10 @@ def evaluate_run(run: Run) -> None:
     run.save("classes", score_classes(oof, classes, run.recipe.evaluation.bootstrap,
                                       run.recipe.splits.seed), index=True)
     run.save("fold_scores", score_folds(run, oof, classes), index=True)
-    run.save("mistakes", find_mistakes(oof))
-    run.save("label_suspects", find_label_errors(oof, classes))
-    run.save("calibration", measure_calibration_gain(run, oof, classes)[1])
+    corrected, calibration = measure_calibration_gain(run, oof, classes)
+    run.save("calibration", calibration)
+    run.save("mistakes", find_mistakes(corrected))
+    run.save("label_suspects", find_label_errors(corrected, classes))
     cues, parts = measure_shortcuts(run, oof, classes)
     run.save("shortcuts", cues)
     run.save("parts", parts)

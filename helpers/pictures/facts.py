@@ -83,17 +83,17 @@ def describe_findings(tables: dict[str, pd.DataFrame], metrics: dict,
     score = metrics["out-of-fold"]["macro F1"]
     weakest = classes[classes.images > 0].sort_values("F1").iloc[0]
     said = [f"Out-of-fold macro F1 is {score['value']:.3f} ({score['low']:.3f} to "
-            f"{score['high']:.3f}), on {len(oof):,} images, {groups:,} of them independent.",
+            f"{score['high']:.3f}), on {len(oof):,} images in {groups:,} independent groups.",
             f"The weakest class is {weakest['class']}: F1 {weakest.F1:.3f} ({weakest.low:.3f} to "
             f"{weakest.high:.3f}) on {weakest.images} images.",
-            f"{len(mistakes):,} images are answered wrongly, "
-            f"{(mistakes.confidence > 0.9).sum():,} of them with more than 90 % confidence.",
-            f"{len(tables['label_suspects']):,} labels are in doubt."]
+            f"Misclassified images: {len(mistakes):,}, of which "
+            f"{(mistakes.confidence > 0.9).sum():,} with more than 90% confidence.",
+            f"Labels in doubt: {len(tables['label_suspects']):,}."]
     flagged = tables["shortcuts"][tables["shortcuts"].shortcut]
     said += [f"Possible shortcut: {describe_shortcut(row)}." for _, row in flagged.iterrows()]
     if flagged.empty:
         said.append("No shortcut was found among the cues that were looked at.")
-    said.append(f"Asked to be careful: {describe_abstention(calibration['abstention'])}.")
+    said.append(f"Abstention: {describe_abstention(calibration['abstention'])}.")
     return said
 
 

@@ -183,8 +183,11 @@ def show_mistakes(mistakes: pd.DataFrame, count: int = 15, columns: int = 5,
         sure = getattr(mistake, "confidence", None)
         # 99.6 % must not read as certainty.
         sure = "" if sure is None else ", >99%" if sure > 0.99 else f", {sure:.0%}"
+        other = getattr(mistake, "runner_up", None)
+        given = (f"{shorten(mistake.prediction, 16)}{sure}" if other is None
+                 else f"{shorten(mistake.prediction, 10)} or {shorten(other, 10)}{sure}")
         _write_title(place, f"label {shorten(mistake.label, 16)}\n"
-                            f"{answer} {shorten(mistake.prediction, 16)}{sure}")
+                            f"{answer + ' ' if other is None else ''}{given}")
         place.text(0.5, -0.02, shorten(mistake.image_id), fontsize=9, ha="center", va="top",
                    color="0.3", transform=place.transAxes)
     return figure
@@ -208,14 +211,14 @@ def show_explanations(explanations: list, columns: int = 2):
         places[0].imshow(explanation.image)
         places[0].set_title(f"label {shorten(explanation.row.label, 14)}", fontsize=10,
                             weight="normal")
-        titles = ("for", "but for") if len(explanation.maps) > 1 else ("for",)
+        titles = ("prediction:", "label:") if len(explanation.maps) > 1 else ("both:",)
         for place, said, (name, heat) in zip(places[1:], titles, explanation.maps.items(),
                                              strict=False):
             # As if by a lamp on what counted.
             lit = explanation.image * (0.2 + 0.8 * heat[:, :, None])
             place.imshow(lit)
             place.contour(heat, [0.5], colors=["#ffa90e"], linewidths=1)
-            place.set_title(f"{said} {shorten(name, 14)}", fontsize=10, weight="normal")
+            place.set_title(f"{said} {shorten(name, 12)}", fontsize=9, weight="normal")
     return figure
 
 
@@ -233,7 +236,7 @@ def show_confusions(table: pd.DataFrame, pairs: pd.DataFrame, count: int = 8):
             wrong.path.loc[sure].tolist())
     if not rows:
         return _write_sentence("not one mistake")
-    return _show_rows(rows, count, "Label → prediction, surest first", size=10)
+    return _show_rows(rows, count, f"Label → prediction (images), the first {count}", size=10)
 
 
 def show_ends(table: pd.DataFrame, cue: pd.Series, count: int = 8):
@@ -246,8 +249,8 @@ def show_ends(table: pd.DataFrame, cue: pd.Series, count: int = 8):
     cue = cue.reset_index(drop=True)
     if pd.api.types.is_numeric_dtype(cue):
         order = cue.sort_values(kind="stable").index
-        rows = {f"least\n{cue.name}": paths[order[:count]].tolist(),
-                f"most\n{cue.name}": paths[order[::-1][:count]].tolist()}
+        rows = {f"lowest\n{cue.name}": paths[order[:count]].tolist(),
+                f"highest\n{cue.name}": paths[order[::-1][:count]].tolist()}
     else:
         rows = {f"{cue.name}\n{shorten(str(value), 16)}": paths[cue == value].head(count).tolist()
                 for value in cue.value_counts().index[:3]}

@@ -21,6 +21,7 @@ from helpers.run import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
 SIDES = (96, 64, 48, 32)  # pixels of the photos: the largest of which all fit
+PLOTLY, POINT = 5_000_000, 400  # bytes of the library, and of a point without its photo
 TRIED = 40  # photos whose size is measured first
 SCHEMES = ("label", "prediction", "fold", "finding")
 PLAIN = "nothing found"
@@ -56,17 +57,20 @@ def write_map(run: Run, points: pd.DataFrame) -> Path:
         Its path.
     """
     points = points.reset_index(drop=True).assign(finding=list_findings(points))
+    limit, total = int(run.recipe.projection.map_megabytes * 1e6), len(points)
+    points = thin_points(points, limit)
     texts = [{"id": row.image_id, "path": name_path(run.recipe, row.path)} | {
         key: f"{value:.0f}" if key == "fold" else str(value) for key in SCHEMES
         if not pd.isna(value := getattr(row, key, None))} for row in points.itertuples()]
     figure = draw_map(points)
     templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True,
                             undefined=StrictUndefined, trim_blocks=True)
-    given = {"name": run.recipe.run_name, "count": len(points), "texts": embed_json(texts),
-             "perplexity": run.recipe.projection.perplexity}
+    given = {"name": run.recipe.run_name, "count": len(points), "total": total,
+             "texts": embed_json(texts), "perplexity": run.recipe.projection.perplexity}
     template = templates.get_template("map.html.j2")
-    bare = template.render(**given, figure=figure, photos="[]", shown=0, side=0)
-    budget = int(run.recipe.projection.map_megabytes * 1e6) - len(bare.encode()) - 1000
+    bare = template.render(**given, figure=figure, photos=embed_json([None] * len(points)),
+                           shown=0, side=0)
+    budget = limit - len(bare.encode()) - 1000
     # What is worth a look comes first, should there be no room for all.
     order = np.argsort((points.finding == PLAIN).to_numpy(), kind="stable")
     photos, side = encode_photos(points.path.to_numpy()[order], budget)
@@ -77,9 +81,20 @@ def write_map(run: Run, points: pd.DataFrame) -> Path:
                            shown=sum(photo is not None for photo in places))
     with run.write("map") as path, write_whole(path) as temporary:
         temporary.write_text(page, "utf-8")
-    print(f"{len(points):,} points, {sum(p is not None for p in places):,} of them with a photo "
-          f"of {side} pixels: {run.path('map').stat().st_size / 1e6:.1f} MB")
+    shown = sum(photo is not None for photo in places)
+    print(f"{len(points):,} of {total:,} points, {shown:,} with a photo of {side} pixels: "
+          f"{run.path('map').stat().st_size / 1e6:.1f} MB")
     return run.path("map")
+
+
+def thin_points(points: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """Return as many points as a page of `limit` bytes has room for; what was found stays."""
+    room = max(100, int((limit - PLOTLY) / POINT))
+    if len(points) <= room:
+        return points
+    order = np.random.default_rng(0).permutation(len(points))
+    order = order[np.argsort((points.finding == PLAIN).to_numpy()[order], kind="stable")]
+    return points.iloc[np.sort(order[:room])].reset_index(drop=True)
 
 
 @styled

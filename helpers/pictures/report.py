@@ -5,7 +5,7 @@ import mimetypes
 from contextlib import suppress
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
 from helpers.files import SuiteError, write_whole
 from helpers.pictures.facts import gather_facts
@@ -89,6 +89,7 @@ def embed_figures(folder: Path) -> dict[str, list[tuple[str, str, str]]]:
 
 def refresh_report(run: Run) -> None:
     """Write the report again if there is one that fits: a picture in it has changed."""
-    with suppress(SuiteError):  # 06 is to be run anyway
+    # 06 is to be run anyway; an older version of the suite may have left other facts.
+    with suppress(SuiteError, KeyError, UndefinedError):
         run.need("report")
         write_report(run)

@@ -35,8 +35,9 @@ def plot_scores(scores: dict[str, pd.DataFrame]):
             draw_intervals(place, table.value, table.low, table.high, heights, label=name)
         place.set_yticks(range(len(rows)), rows)
         place.grid(axis="x")
-        place.set(xlabel="95 % interval", title=title, ylim=(len(rows) - 0.4, -0.6))
-    write_legend(axes[0][-1])
+        place.set(xlabel="score, 95% interval", title=title, ylim=(len(rows) - 0.4, -0.6))
+    if len(scores) > 1:
+        write_legend(axes[0][-1])
     return figure
 
 
@@ -93,7 +94,7 @@ def plot_class_scores(classes: pd.DataFrame):
     axes.set_yticks(range(len(shown)), labels)
     axes.grid(axis="x")
     more = len(classes) - len(shown)
-    axes.set(xlabel="F1 with its 95 % interval", xlim=(0, 1.02), title="F1 per class (images)"
+    axes.set(xlabel="F1, 95% interval", xlim=(0, 1.02), title="F1 per class (images)"
              + (f", {more} better ones not shown" if more > 0 else ""))
     return figure
 
@@ -108,11 +109,13 @@ def plot_reliability(tables: dict[str, pd.DataFrame]):
     figure, axes = create_figure(4.2, 1, len(tables), squeeze=False, sharey=True)
     for place, (title, table) in zip(axes[0], tables.items(), strict=True):
         place.plot([0, 1], [0, 1], color="0.7", linewidth=1.5)
+        place.text(0.42, 0.36, "calibrated", color="0.45", fontsize=10, rotation=45,
+                   rotation_mode="anchor", transform_rotates_text=True)
         errors = np.clip([table.accuracy - table.low, table.high - table.accuracy], 0, None)
         place.errorbar(table.confidence, table.accuracy, yerr=errors, fmt="o", capsize=4)
         place.set(xlabel="confidence", title=title, xlim=(0, 1.03), ylim=(0, 1.03))
         place.grid()
-    axes[0][0].set_ylabel("share right, 95 % interval")
+    axes[0][0].set_ylabel("accuracy, 95% interval")
     return figure
 
 
@@ -126,14 +129,14 @@ def plot_risk(curve: pd.DataFrame, found: dict):
     figure, axes = create_figure(3.6)
     axes.plot(curve.coverage, curve.risk, drawstyle="steps-post")
     axes.axhline(1 - found["wished"], color="0.5", linestyle="--", linewidth=1.5,
-                 label=f"{1 - found['wished']:.0%} wrong, as wished")
+                 label=f"target: {1 - found['wished']:.0%} errors")
     if found["accuracy"] is not None:
         errors = np.clip([[found["high"] - found["accuracy"]],
                           [found["accuracy"] - found["low"]]], 0, None)
         axes.errorbar([found["answered"]], [1 - found["accuracy"]], errors, fmt="o", capsize=4,
-                      color=pick_colour(2), label="thresholds from the other folds")
-    axes.set(xlabel="share of the photos that are answered", ylabel="share of those wrong",
-             title="Fewer answers, fewer mistakes", xlim=(0, 1.01), ylim=(0, None))
+                      color=pick_colour(2), label="threshold from the other folds")
+    axes.set(xlabel="coverage: share of the photos answered", ylabel="error rate of those",
+             title="Risk-coverage curve", xlim=(0, 1.01), ylim=(0, None))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.grid()
@@ -159,21 +162,24 @@ def plot_shortcuts(cues: pd.DataFrame):
     left.axvline(rows.chance.max(), color="0.4", linestyle="--", linewidth=1.5)
     left.text(rows.chance.max(), len(rows) - 0.45, " chance", color="0.4", fontsize=10)
     left.set_yticks(places, map(shorten, rows.cue))
-    left.set(xlabel="balanced accuracy of the cue alone", xlim=(0, 1), title="What it gives away",
-             ylim=(-0.6, len(rows) - 0.2))
+    left.set(xlabel="balanced accuracy of the cue alone", xlim=(0, 1),
+             ylim=(-0.6, len(rows) - 0.2), title="Class predicted from the cue")
     right.axvline(0, color="0.4", linewidth=1)
-    right.set(xlabel="points of accuracy", title="Fall where it misleads")
+    right.set(xlabel="drop, percentage points", title="Drop where the cue is wrong")
+    if rows.shortcut.any():
+        right.plot([], [], "o", color="#d55e00", label="shortcut: both answers are yes")
+        figure.legend(loc="outside lower center", fontsize=10)
     for axes in (left, right):
         axes.grid(axis="x")
     return figure
 
 
 @styled
-def plot_parts(parts: pd.DataFrame, names: list[str]):
+def plot_parts(parts: pd.DataFrame, names: list[str], overall: float):
     """Accuracy by the values of some cues, a panel a cue, images beside each value.
 
     Args:
-        parts: from `score_parts`.
+        parts: from `score_parts`; `overall`: the accuracy of all images, a line.
         names: of cues, at most three are drawn.
     """
     names = [name for name in names if (parts.cue == name).sum() > 1][:3]
@@ -191,6 +197,9 @@ def plot_parts(parts: pd.DataFrame, names: list[str]):
         place.set_yticks(range(len(rows)), [f"{shorten(part)} ({images})" for part, images
                                             in zip(rows.part, rows.images, strict=True)],
                          fontsize=10)
-        place.set(title=name, xlabel="accuracy")
+        place.axvline(overall, color="0.4", linestyle="--", linewidth=1.5)
+        place.set(title=name, xlabel="accuracy, 95% interval")
         place.grid(axis="x")
+    figure.suptitle(f"Accuracy by cue (images in each part); dashed: all, {overall:.3f}",
+                    fontsize=12)
     return figure
