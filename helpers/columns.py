@@ -10,21 +10,24 @@ import pandas as pd
 
 # An empty field is an empty text.
 TEXTS = ("image_id", "path", "split", "sha256", "reason", "format", "mode", "check", "decision",
-         "note", "weights", "backbone", "copy_of", "candidate")
+         "note", "weights", "backbone", "copy_of", "candidate", "cue", "part", "verdict")
 # An empty field is missing.
-LABELS = ("label", "prediction", "class", "code", "suggestion", "correction", "runner_up")
-FLAGS = ("rotated", "transparent", "animated", "grey", "mirrored", "copy", "suspect", "shortcut")
+LABELS = ("label", "prediction", "class", "code", "suggestion", "correction", "runner_up",
+          "given_label")
+FLAGS = ("rotated", "transparent", "animated", "grey", "mirrored", "copy", "suspect", "left_out")
 NUMBERS = ("bytes", "width", "height", "group", "fold", "score", "brightness", "entropy",
            "sharpness", *(f"brightness_perc_{p}" for p in (1, 5, 10, 15, 90, 95, 99)),
            *(f"{what}_{channel}" for what in ("mean", "square") for channel in "rgb"),
            "first", "second", "correlation", "confidence", "x", "y", "images", "precision",
            "recall", "F1", "low", "high", "parameters", "features", "file_mb",
            "images_per_second", "peak_memory_mb", "macro F1", "behind", "behind_low",
-           "behind_high", "value", "difference", "p", "p_holm", "seconds")
+           "behind_high", "value", "difference", "p", "p_holm", "seconds",
+           "told", "told_low", "told_high", "chance", "misled", "fall")
 # A layout's own columns of these names are renamed: later steps add columns called so.
 RESERVED = {"image_id", "path", "label", "split", "group", "fold", "bytes", "sha256", "reason",
             "format", "mode", "prediction", "confidence", "check", "score", "decision", "note",
-            "copy_of", *FLAGS[:4], *NUMBERS[NUMBERS.index("width") : NUMBERS.index("first")]}
+            "copy_of", "given_label", *FLAGS,
+            *NUMBERS[NUMBERS.index("width") : NUMBERS.index("first")]}
 
 
 def read_table(path: Path, texts: Iterable[str] = ()) -> pd.DataFrame:

@@ -237,6 +237,9 @@ def open_run(recipe: str, overrides: dict | None = None) -> Run:
     run = Run(checked, make_folder(OUTPUTS / checked.run_name), options)
     if rank() == 0 and not any(run.folder.iterdir()):
         fetch_results(run.folder)
+    corrections = checked.data.corrections
+    if corrections and resolve_path(corrections).is_file():  # as they are when they are read
+        run._seen["corrections"], _ = hash_files(resolve_path(corrections))
     wait_for_all()
     changed = "".join(f", {pair}" for pair in pairs)
     network = checked.network

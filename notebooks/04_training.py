@@ -131,7 +131,7 @@ from sklearn.preprocessing import StandardScaler
 from helpers.data.splits import sample_rows
 
 some = sample_rows(rows, 1000, run.recipe.splits.seed)
-X, y, part = features[some], codes[some], folds[some]
+X, y, part = features[some].astype(float), codes[some], folds[some]
 pipelines = {C: make_pipeline(StandardScaler(), LogisticRegression(
     C=C, class_weight="balanced", max_iter=5000, tol=1e-6))
     for C in run.recipe.head.c_grid}

@@ -363,7 +363,7 @@ save_figure(run, show_mistakes(shown, 10, answer="suggested:"), "06_suspects")
 # %% [markdown]
 # What did you say in 01 about the photo that we follow? The checks there cannot tell a
 # wrong label; a model trained on other folds can disagree with one. To correct labels,
-# copy `label_suspects.csv` to the recipe's folder, write the right class into the
+# copy `label_suspects.csv` to `data/<name>/`, write the right class into the
 # column `correction` where you are sure (or `(leave out)`), and set `corrections` to
 # that file. Your images and tables stay as they are. Only labels that the model
 # disagrees with get checked this way, and that alone raises the score a little.

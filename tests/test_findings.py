@@ -4,12 +4,15 @@ import io
 import json
 import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from cleanlab.filter import find_label_issues
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
@@ -17,8 +20,9 @@ from torch import nn
 from torch.nn.functional import interpolate, relu
 
 from helpers.columns import read_table
+from helpers.data.images import decode_image
 from helpers.data.preparation import prepare_run
-from helpers.data.splits import sample_rows
+from helpers.data.splits import assign_splits, sample_rows
 from helpers.data.table import load_table, restore_images
 from helpers.evaluation import calibration, ensembles, label_errors, mistakes, shortcuts
 from helpers.evaluation.compare import (
@@ -27,14 +31,19 @@ from helpers.evaluation.compare import (
     describe_disagreements,
     find_rivals,
 )
-from helpers.evaluation.explain import explain_answers, find_last_maps
+from helpers.evaluation.explain import (
+    create_answering_network,
+    explain_answers,
+    find_last_maps,
+)
 from helpers.evaluation.projection import match_neighbours, measure_trust, project_features
 from helpers.evaluation.scores import create_sample, tabulate_confusion
 from helpers.evaluation.summary import evaluate_run, list_predictions, write_submission
 from helpers.features.extraction import extract_run
 from helpers.files import SuiteError, save_csv
+from helpers.network.preprocessing import create_preprocessing, resolve_data_config
 from helpers.recipe import load_recipe
-from helpers.run import open_run
+from helpers.run import OUTPUTS, open_run
 from helpers.training.crossvalidation import tabulate_probabilities
 from helpers.training.strategies import train_run
 
@@ -120,18 +129,43 @@ def test_corrections_are_read_back_and_the_data_stays(folders, write_recipe, tmp
 
     table = load([(names[0], "metal"), (names[1], "(leave out)"), (names[2], "")])
     labels = table.set_index("image_id").label
-    assert labels[names[0]] == "metal" and names[1] not in labels and labels[names[2]] == "glass"
-    assert len(table) == 35
+    assert labels[names[0]] == "metal" and labels[names[2]] == "glass" and len(table) == 36
+    assert table.left_out.sum() == 1 and table.set_index("image_id").left_out[names[1]]
+    assert set(table.given_label[table.image_id.isin(names)]) == {"glass"}
     assert before == {path: path.read_bytes() for path in before}
     for rows, words in (([("glass/none.jpg", "metal")], "1 images are not in the data"),
                         ([(names[0], "metl")], "did you mean 'metal'"),
                         ([(names[0], "metal"), (names[0], "paper")], "more than one row")):
         with pytest.raises(SuiteError, match=words):
             load(rows)
+    # As spreadsheets write it.
+    file.write_bytes(b"\xef\xbb\xbfimage_id;correction\r\n" + names[0].encode() + b" ; metal\r\n")
+    again = load_table(load_recipe(write_recipe("own", place, source="folders",
+                                                corrections=str(file))))
+    assert again.set_index("image_id").label[names[0]] == "metal"
+    with pytest.raises(SuiteError, match="belongs to a run"):
+        load_table(load_recipe(write_recipe("own", place, source="folders", corrections=str(
+            OUTPUTS / "own" / "label_suspects.csv"))))
     file.unlink()
     with pytest.raises(SuiteError, match=r"corrections.csv is missing"):
         load_table(load_recipe(write_recipe("own", place, source="folders",
                                             corrections=str(file))))
+
+
+def test_corrections_move_no_image_into_the_hold_out():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"image_id": [f"i{n}" for n in range(600)], "split": "train",
+                          "label": rng.choice(list("abcdef"), 600), "group": np.arange(600)})
+    before = assign_splits(table, 0.15, 5, 42)
+    corrected = table.assign(given_label=table.label, left_out=False)
+    corrected.loc[:4, "label"] = "b"
+    corrected.loc[5:6, "left_out"] = True
+    after = assign_splits(corrected, 0.15, 5, 42)
+    stays = after.index > 6
+    pd.testing.assert_frame_equal(before.loc[stays, ["split", "fold"]],
+                                  after.loc[stays, ["split", "fold"]])
+    assert (after.split[5:7] == "excluded").all() and (after.fold[5:7] == -1).all()
+    assert (after.split[:5] == before.split[:5]).all()
 
 
 def test_other_corrections_are_noticed(folders, write_recipe, tmp_path):
@@ -171,7 +205,7 @@ def test_a_shortcut_is_found_only_where_the_model_uses_it():
             assert found.told["brightness"] == pytest.approx(0.85, abs=0.05)
             assert found.fall["brightness"] == pytest.approx(0.4 if learnt else 0, abs=0.13)
             assert found.told["camera"] < 0.6
-            flagged += found.shortcut["brightness"]
+            flagged += found.verdict["brightness"] == "yes"
         assert flagged == 5 if learnt else flagged <= 1
     said = shortcuts.describe_shortcut(found.reset_index().iloc[0])
     assert said.startswith("brightness alone reaches a balanced accuracy of 8")
@@ -183,6 +217,34 @@ def test_a_shortcut_is_found_only_where_the_model_uses_it():
         assert mean == pytest.approx((answers.prediction == answers.label).mean())
 
 
+def test_a_cue_that_no_image_contradicts_is_not_called_clean():
+    answers, cues = simulate_cue(True)
+    cues["file type"] = np.where(answers.label == "bus", "JPEG", "PNG")
+    found = shortcuts.find_shortcuts(answers, cues, ["bus", "car"], 100, 0).set_index("cue")
+    assert found.verdict["file type"] == "untestable" and np.isnan(found.fall["file type"])
+    assert found.verdict["brightness"] == "yes", "100 draws must do for three cues"
+    assert "no image contradicts it" in shortcuts.describe_shortcut(
+        found.loc["file type"].rename("x").to_frame().T.assign(cue="x").iloc[0])
+
+
+def test_cues_of_a_table_as_it_is_read_back(tmp_path):
+    path = tmp_path / "table.csv"
+    rng = np.random.default_rng(0)
+    save_csv(pd.DataFrame({
+        "image_id": range(100), "label": "a", "brightness": rng.random(100),
+        "temperature": np.where(np.arange(100) % 2, rng.random(100), np.nan),
+        "flash": rng.integers(0, 2, 100), "north": 48.8560 + rng.random(100) / 1e4,
+        "note2": [f"text {n}" for n in range(100)]}), path)
+    cues = shortcuts.describe_cues(read_table(path))
+    assert list(cues) == ["brightness", "temperature", "flash", "north"]
+    answers = pd.DataFrame({"label": "a", "prediction": "a", "group": range(100)}, range(100))
+    parts = shortcuts.score_parts(answers, cues, ["a", "b"], 50, 0)
+    assert parts.groupby("cue").images.sum().eq(100).all()
+    assert parts.groupby("cue").size().to_dict() == {
+        "brightness": 5, "temperature": 6, "flash": 2, "north": 5}
+    assert not parts.duplicated(["cue", "part"]).any()
+
+
 def test_each_fold_has_a_temperature_fitted_without_the_image(digits):
     table, _ = digits
     sharp = table.copy()
@@ -192,8 +254,8 @@ def test_each_fold_has_a_temperature_fitted_without_the_image(digits):
         sharp.loc[own, columns] = calibration.apply_temperature(
             table.loc[own, columns].to_numpy(float), 1.0 + fold)
     corrected, found = calibration.calibrate_answers(sharp, CLASSES)
-    _, plain = calibration.calibrate_answers(table, CLASSES)
     for fold in range(5):
+        _, plain = calibration.calibrate_answers(table[table.fold == fold], CLASSES)
         assert found[fold] == pytest.approx(plain[fold] * (1 + fold), rel=0.05)
     assert (corrected.prediction == sharp.prediction).all()
     # An image's own label changes nothing for it, but for others of its fold.
@@ -228,6 +290,9 @@ def test_fewer_answers_are_better_ones(digits):
     nothing = calibration.abstain(hopeless, CLASSES, 0.9, 200, 0)
     assert nothing["answered"] == 0 and nothing["threshold"] is None
     assert calibration.describe_abstention(nothing).startswith("no confidence threshold")
+    certain = table.assign(**{f"p_{name}": (table.prediction == name).astype(float)
+                              for name in CLASSES})
+    assert calibration.measure_reliability(certain, CLASSES, 50, 0).confidence.eq(1).all()
     bins = calibration.measure_reliability(table, CLASSES, 200, 0)
     assert bins.images.sum() == len(table) and bins.confidence.is_monotonic_increasing
     assert (bins.images * bins.accuracy).sum() == pytest.approx((1 - wrong) * len(table))
@@ -307,6 +372,7 @@ def test_runs_are_compared_in_words(run, capsys):
     (lambda t: t.assign(label=t.label.where(t.index > 0, "carton")), "other labels for 1 images"),
     (lambda t: t.rename(columns={"p_carton": "p_box"}), "other classes, e.g. 'box'"),
     (lambda t: t.drop(columns="image_id"), "no table of answers"),
+    (lambda t: t.assign(p_carton=2.0), "do not add up to 1"),
 ])
 def test_runs_that_cannot_be_compared_are_refused(run, change, words):
     table = read_table(run.folder / "oof_probabilities.csv")
@@ -332,6 +398,14 @@ def test_runs_become_an_ensemble(run, tmp_path, capsys):
     answers = read_table(tmp_path / "both/test_probabilities.csv")
     assert len(answers) == len(run.load_table("test_probabilities"))
     assert list(differences.candidate.unique()) == ["ensemble", "found", "found-twin"]
+    kept = (run.folder / "oof_probabilities.csv").read_bytes()
+    for place in (run.folder, Path(other)):
+        with pytest.raises(SuiteError, match="name another folder"):
+            ensembles.combine_runs([str(run.folder), other], place)
+    assert (run.folder / "oof_probabilities.csv").read_bytes() == kept
+    Path(other, "test_probabilities.csv").unlink()
+    with pytest.raises(SuiteError, match=r"test_probabilities.csv is missing"):
+        ensembles.combine_runs([str(run.folder), other], tmp_path / "none")
     shutil.rmtree(other)
 
 
@@ -347,42 +421,48 @@ def test_the_challenge_gets_its_own_format(run, rakuten):
 
 def test_grad_cam_of_a_linear_head_is_the_published_map(run):
     """Behind average pooling the maps' weights are the classifier's own (Zhou et al. 2016)."""
-    oof = run.load_table("oof_probabilities")
-    row = oof[oof.prediction != oof.label].head(1)
-    (found,) = explain_answers(run, row)
-    from helpers.data.images import decode_image
-    from helpers.evaluation.explain import create_answering_network
-    from helpers.network.preprocessing import create_preprocessing, resolve_data_config
-
-    network = create_answering_network(run, int(row.fold.iloc[0]))
-    config = resolve_data_config(run.recipe, run.measured)
-    batch = create_preprocessing(config)(decode_image(row.path.iloc[0])).unsqueeze(0)
-    layer, _ = find_last_maps(network)
-    caught = []
+    network, size = create_answering_network(run, 1), (3, 160, 160)
+    batch, caught = torch.randn(1, *size), []
+    layer, reshape = find_last_maps(network, size)
     hook = layer.register_forward_hook(lambda *args: caught.append(args[2]))
     network(batch)
     hook.remove()
-    classes = list(json.loads((run.folder / "label_mapping.json").read_text("utf-8")))
-    for name, heat in found.maps.items():
-        weights = network[1].arrays["weights"][:, classes.index(name)]
-        expected = relu((caught[0][0] * weights[:, None, None]).sum(dim=0)).detach()
-        expected = interpolate(expected[None, None], heat.shape, mode="bilinear")[0, 0].numpy()
-        if heat.max() > 0:
-            assert np.corrcoef(heat.ravel(), expected.ravel())[0, 1] > 0.98
-    assert set(found.maps) == {row.prediction.iloc[0], row.label.iloc[0]}
+    alike = []
+    with GradCAM(network, [layer], reshape) as explain:
+        for code in range(6):
+            heat = explain(batch, [ClassifierOutputTarget(code)])[0]
+            weights = network[1].arrays["weights"][:, code]
+            expected = relu((caught[0][0] * weights[:, None, None]).sum(dim=0)).detach()
+            expected = interpolate(expected[None, None], size[1:], mode="bilinear")[0, 0]
+            if heat.std() > 0:
+                alike.append(np.corrcoef(heat.ravel(), expected.numpy().ravel())[0, 1])
+    assert len(alike) >= 2 and min(alike) > 0.98
+
+
+def test_a_mistake_is_explained_by_the_model_that_made_it(run):
+    oof = run.load_table("oof_probabilities")
+    rows = oof[oof.prediction != oof.label].head(3)
+    found = explain_answers(run, rows)
+    assert [item.row.image_id for item in found] == list(rows.image_id)
+    for item in found:
+        assert set(item.maps) == {item.row.prediction, item.row.label}
+        assert item.image.shape == (32, 32, 3) and 0 <= item.image.min() <= item.image.max() <= 1
+        batch = create_preprocessing(resolve_data_config(run.recipe, run.measured))(
+            decode_image(item.row.path)).unsqueeze(0)
+        logits = create_answering_network(run, int(item.row.fold))(batch)[0]
+        classes = oof.filter(regex="^p_").columns.str[2:]
+        assert classes[logits.argmax().item()] == item.row.prediction
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_resnet",
                                   "test_efficientnet"])
 def test_maps_of_convolutions_and_transformers_are_found(name):
     import timm
-    from pytorch_grad_cam import GradCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
     torch.manual_seed(0)
+    size = (3, 160, 160) if name == "test_vit" else (3, 64, 64)
     network = timm.create_model(name, num_classes=3).eval()
-    layer, reshape = find_last_maps(network)
-    batch = torch.randn(1, *network.default_cfg["input_size"])
+    layer, reshape = find_last_maps(network, size)
+    batch = torch.randn(1, *size)
     with GradCAM(network, [layer], reshape) as explain:
         heat = [explain(batch, [ClassifierOutputTarget(number)])[0] for number in range(3)]
     assert heat[0].shape == batch.shape[2:]
@@ -405,7 +485,7 @@ def test_what_cannot_be_explained_is_said(run):
             return self.layer(images)
 
     with pytest.raises(SuiteError, match="keeps no maps"):
-        find_last_maps(Flat())
+        find_last_maps(Flat(), (3, 8, 8))
 
 
 def test_an_image_that_has_gone_stops_nothing(run, tmp_path, capsys):

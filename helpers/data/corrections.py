@@ -4,34 +4,36 @@ from difflib import get_close_matches
 
 import pandas as pd
 
-from helpers.columns import read_table
+from helpers.data.layouts import parse_csv
 from helpers.files import SuiteError, resolve_path, show_path
+from helpers.run import OUTPUTS
 from helpers.settings import DataSettings
 
 LEFT_OUT = "(leave out)"
 
 
 def correct_labels(table: pd.DataFrame, settings: DataSettings) -> pd.DataFrame:
-    """Return the table with its labels corrected, without what `corrections` leave out.
+    """Return the table with corrected labels, beside them `given_label` and `left_out`.
 
     The CSV has `image_id` and `correction`: a class name, `(leave out)`, or nothing, which leaves
     the label as it is.
 
     Raises:
-        SuiteError: no such file, a column is missing, an image stands twice or is unknown, or a
-            correction is no class of the data; names it.
+        SuiteError: no such file, it is a run's own, a column is missing, an image stands twice or
+            is unknown, or a correction is no class of the data; names it.
     """
     if settings.corrections is None:
         return table
     path = resolve_path(settings.corrections)
+    if path.is_relative_to(OUTPUTS):
+        raise SuiteError(f"{show_path(path)} belongs to a run, which will write it anew: copy it "
+                         "to data/ and name the copy in `corrections`.")
     if not path.is_file():
         raise SuiteError(f"{show_path(path)} is missing: copy a run's label_suspects.csv there "
                          "and fill in its column `correction`, or take `corrections` out.")
-    found = read_table(path)
-    if not {"image_id", "correction"} <= set(found):
-        raise SuiteError(f"{show_path(path)} needs the columns image_id and correction; it has "
-                         f"{', '.join(found)}.")
-    wanted = found.assign(correction=found.correction.fillna("").str.strip())
+    found = parse_csv(path, ["image_id", "correction"], index=False, filled=["image_id"])
+    wanted = found.assign(correction=found.correction.fillna("").str.strip(),
+                          image_id=found.image_id.str.strip().str.replace("\\", "/"))
     wanted = wanted[wanted.correction != ""]
     twice = wanted.image_id[wanted.image_id.duplicated()]
     unknown = wanted.image_id[~wanted.image_id.isin(table.image_id)]
@@ -46,9 +48,9 @@ def correct_labels(table: pd.DataFrame, settings: DataSettings) -> pd.DataFrame:
         hint = f"; did you mean {near[0]!r}?" if near else (
             f"; classes are {', '.join(classes[:10])}{' …' * (len(classes) > 10)}.")
         raise SuiteError(f"{show_path(path)}: {strange.iloc[0]!r} is no class of the data{hint}")
-    labels = wanted.set_index("image_id").correction
-    corrected = table.assign(label=table.image_id.map(labels).fillna(table.label))
-    left = corrected.label == LEFT_OUT
-    changed = (corrected.label != table.label) & table.label.notna() & ~left
+    labels = table.image_id.map(wanted.set_index("image_id").correction)
+    left = labels == LEFT_OUT
+    changed = labels.notna() & ~left & (labels != table.label)
     print(f"{show_path(path)}: {changed.sum()} labels corrected, {left.sum()} images left out")
-    return corrected[~left].reset_index(drop=True)
+    return table.assign(label=labels.mask(left).fillna(table.label), given_label=table.label,
+                        left_out=left)

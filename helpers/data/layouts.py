@@ -26,9 +26,9 @@ SPLITS = {"train": "train", "training": "train", "val": "train", "valid": "train
 def read_rakuten(folder: Path, settings: DataSettings) -> pd.DataFrame:
     """Read the Rakuten France layout (challenge data, 2020): codes as labels, test unlabelled."""
     keys = ["productid", "imageid"]
-    train = _read_csv(folder / "X_train_update.csv", keys)
-    codes = _read_csv(folder / "Y_train_CVw08PX.csv", ["prdtypecode"])
-    test = _read_csv(folder / "X_test_update.csv", keys)
+    train = parse_csv(folder / "X_train_update.csv", keys)
+    codes = parse_csv(folder / "Y_train_CVw08PX.csv", ["prdtypecode"])
+    test = parse_csv(folder / "X_test_update.csv", keys)
     if not train.index.equals(codes.index):
         raise SuiteError(f"{show_path(folder)}: X_train_update.csv has {len(train)} rows and "
                          f"Y_train_CVw08PX.csv {len(codes)}, or their first columns differ; they "
@@ -104,7 +104,7 @@ def read_csv(folder: Path, settings: DataSettings) -> pd.DataFrame:
                          f"{show_path(folder)}: set it in the recipe.")
     path, part = folder / settings.csv, settings.split_column
     columns = [settings.path_column, settings.label_column, *([part] if part else [])]
-    found = _read_csv(path, columns, index=False, filled=columns[:1])
+    found = parse_csv(path, columns, index=False, filled=columns[:1])
     names = found[settings.path_column].str.strip().str.replace("\\", "/").map(posixpath.normpath)
     table = pd.DataFrame({"image_id": names, "path": _join(path.parent, names),
                           "label": found[settings.label_column], "split": "train"})
@@ -150,7 +150,7 @@ def read_alternating(folder: Path, settings: DataSettings) -> pd.DataFrame:
     return table[kept].reset_index(drop=True)
 
 
-def _read_csv(path: Path, columns: list[str], index: bool = True,
+def parse_csv(path: Path, columns: list[str], index: bool = True,
               filled: list[str] | None = None) -> pd.DataFrame:
     """Read a CSV as text and check its columns; those in `filled` (all) must not be empty."""
     if not path.is_file():

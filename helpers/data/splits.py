@@ -106,15 +106,22 @@ def assign_splits(table: pd.DataFrame, holdout: float, folds: int, seed: int) ->
 
     `split` becomes `holdout` for a stratified share of the labelled training images, and
     `fold` 0..folds-1 for those that stay in `train`, -1 for all others. The data set's own
-    `test` images and `excluded` ones keep their split.
+    `test` images and `excluded` ones keep their split. Where labels were corrected, images are
+    dealt by those they came with, so that none moves into the hold-out for having been looked
+    at; only then those that are to be left out become `excluded`.
     """
     train = table[table.split == "train"]
     shares = np.r_[np.full(folds, (1 - holdout) / folds), holdout]
-    bins = deal_groups(pd.factorize(train.label)[0], pd.factorize(train.group)[0], shares, seed)
+    labels = train.given_label if "given_label" in train else train.label
+    bins = deal_groups(pd.factorize(labels)[0], pd.factorize(train.group)[0], shares, seed)
     table = table.assign(fold=-1)
     kept = bins < folds
     table.loc[train.index[kept], "fold"] = bins[kept]
     table.loc[train.index[~kept], "split"] = "holdout"
+    if "left_out" in table:
+        left = table.left_out.astype(bool) & (table.split != "test")
+        table = table.assign(split=table.split.mask(left, "excluded"),
+                             fold=table.fold.mask(left, -1))
     return table
 
 

@@ -3,6 +3,8 @@
 All of it is cross-fitted: what is applied to an image was chosen without it.
 """
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
@@ -21,8 +23,8 @@ def calibrate_answers(table: pd.DataFrame, classes: list[str],
 
     Temperature scaling (Guo et al. 2017, On Calibration of Modern Neural Networks): one number
     sharpens or flattens all probabilities of a model; no prediction changes. Each fold has a
-    model, and so a temperature, of its own. The one that an image gets was fitted on a part of
-    the fold that holds neither the image nor a copy of it.
+    model, and so a temperature, of its own, unless one for all of them does better, as it may
+    where images are few. What an image gets was fitted without it and its copies.
 
     Args:
         table: rows of `tabulate_probabilities`, with `fold`.
@@ -35,17 +37,25 @@ def calibrate_answers(table: pd.DataFrame, classes: list[str],
     logits = np.log(np.maximum(sample.probabilities, LEAST))
     groups, _ = describe_groups(table)
     parts = np.random.default_rng(seed).integers(0, PARTS, groups.max() + 1)[groups]
-    folds, powers, found = table.fold.to_numpy(), np.ones(len(table)), {}
-    for fold in np.unique(folds):
-        own = folds == fold
-        found[int(fold)] = 1 / fit_temperature(logits[own], sample.labels[own])
-        for part in range(PARTS):
-            asked, others = own & (parts == part), own & (parts != part)
+    folds, rows = table.fold.to_numpy(), np.arange(len(table))
+    tried = []
+    for owners in (np.zeros(len(table), int), folds):
+        powers = np.ones(len(table))
+        for owner, part in product(np.unique(owners), range(PARTS)):
+            others = (owners == owner) & (parts != part)
             if others.any():
-                powers[asked] = fit_temperature(logits[others], sample.labels[others])
-    scaled = apply_temperature(sample.probabilities, powers)
+                powers[(owners == owner) & (parts == part)] = fit_temperature(
+                    logits[others], sample.labels[others])
+        scaled = apply_temperature(sample.probabilities, powers)
+        loss = -np.log(np.maximum(scaled[rows, sample.labels], LEAST)).mean()
+        tried.append((loss, scaled, owners))
+    _, scaled, owners = min(tried, key=lambda one: one[0])
+    temperatures = {owner: 1 / fit_temperature(logits[owners == owner],
+                                               sample.labels[owners == owner])
+                    for owner in np.unique(owners)}
     columns = pd.DataFrame(scaled, table.index, [f"p_{name}" for name in classes])
-    return table.drop(columns=columns.columns).join(columns), found
+    return table.drop(columns=columns.columns).join(columns), {
+        int(fold): float(temperatures[owners[folds == fold][0]]) for fold in np.unique(folds)}
 
 
 def apply_temperature(probabilities: np.ndarray, powers) -> np.ndarray:
@@ -64,13 +74,13 @@ def measure_reliability(table: pd.DataFrame, classes: list[str], resamples: int,
         `high` of its interval.
     """
     confidence = create_sample(table, classes).confidence
-    bins = pd.qcut(pd.Series(confidence, table.index), BINS, labels=False, duplicates="drop")
     rows = []
-    for _, part in table.groupby(bins.to_numpy()):
+    for places in np.array_split(np.argsort(confidence, kind="stable"), min(BINS, len(table))):
+        part = table.iloc[places]
         score = score_with_intervals(part, classes, resamples, seed, ["accuracy"])
-        rows.append({"images": len(part), "confidence": confidence[table.index.get_indexer(
-            part.index)].mean(), "accuracy": score.value.accuracy, "low": score.low.accuracy,
-            "high": score.high.accuracy})
+        rows.append({"images": len(part), "confidence": confidence[places].mean(),
+                     "accuracy": score.value.accuracy, "low": score.low.accuracy,
+                     "high": score.high.accuracy})
     return pd.DataFrame(rows)
 
 
@@ -139,7 +149,7 @@ def describe_calibration(found: dict) -> str:
 def describe_abstention(found: dict) -> str:
     """Say `abstain` in words: "answers 82 % of the photos at 95 %"."""
     if found["accuracy"] is None:
-        return f"no confidence threshold reaches an accuracy of {found['wished']:.0%}"
-    return (f"with a target accuracy of {found['wished']:.0%}, the model answers "
+        return f"no confidence threshold reaches an accuracy of {100 * found['wished']:g}%"
+    return (f"with a target accuracy of {100 * found['wished']:g}%, the model answers "
             f"{found['answered']:.0%} of the photos; {found['accuracy']:.1%} of these answers "
             f"are correct ({found['low']:.1%} to {found['high']:.1%})")

@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 
 from helpers.columns import read_table
 from helpers.evaluation.intervals import find_interval, resample_scores
-from helpers.evaluation.scores import LOWER_IS_BETTER, OF_PREDICTIONS
+from helpers.evaluation.scores import LOWER_IS_BETTER, OF_PREDICTIONS, create_sample
 from helpers.files import SuiteError, resolve_path, save_csv, show_path, write_whole
 
 COMPARED = (*OF_PREDICTIONS, "log loss")
@@ -142,9 +142,7 @@ def load_answers(places: Iterable[str | Path]) -> tuple[dict[str, pd.DataFrame],
     found, first = {}, None
     for place in map(resolve_path, places):
         path = place / ANSWERS
-        if not path.is_file():
-            raise SuiteError(f"{show_path(path)} is missing: run 04_training of it first.")
-        table = read_table(path, ["productid"])
+        table = read_answers(path)
         classes = [name[2:] for name in table if name.startswith("p_")]
         if "image_id" not in table or "label" not in table or not classes:
             raise SuiteError(f"{show_path(path)} is no table of answers: it has the columns "
@@ -153,11 +151,25 @@ def load_answers(places: Iterable[str | Path]) -> tuple[dict[str, pd.DataFrame],
         if first is None:
             first = show_path(place), table, classes
         _refuse_others(first, (show_path(place), table, classes))
+        try:
+            create_sample(table, classes)
+        except SuiteError as error:
+            raise SuiteError(f"{show_path(path)}: {error}") from error
         name = place.name if place.name not in found else show_path(place)
         if name in found:
             raise SuiteError(f"{name} stands twice: name each run once.")
         found[name] = table.loc[first[1].index].reset_index(drop=True)
     return found, first[2]
+
+
+def read_answers(path: Path) -> pd.DataFrame:
+    """Read a run's table of answers; SuiteError if it is missing or no CSV."""
+    if not path.is_file():
+        raise SuiteError(f"{show_path(path)} is missing: run 04_training of it first.")
+    try:
+        return read_table(path)
+    except ValueError as error:
+        raise SuiteError(f"{show_path(path)} is no table of answers: {error}") from error
 
 
 def find_rivals(folder: Path) -> dict[str, pd.DataFrame]:
@@ -173,8 +185,7 @@ def find_rivals(folder: Path) -> dict[str, pd.DataFrame]:
 
 def _refuse_others(first, second) -> None:
     (one, table, classes), (other, rows, others) = first, second
-    if classes != others:
-        strange = sorted(set(classes) ^ set(others)) or others
+    if strange := sorted(set(classes) ^ set(others)):
         raise SuiteError(f"{one} and {other} have other classes, e.g. {strange[0]!r}: they "
                          "cannot be compared.")
     apart = table.index.symmetric_difference(rows.index)

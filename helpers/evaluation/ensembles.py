@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
-from helpers.columns import read_table
 from helpers.evaluation.calibration import apply_temperature, calibrate_answers
 from helpers.evaluation.compare import (
     ANSWERS,
@@ -23,6 +22,7 @@ from helpers.evaluation.compare import (
     SEED,
     describe_difference,
     load_answers,
+    read_answers,
     tabulate_differences,
 )
 from helpers.evaluation.scores import create_sample
@@ -90,10 +90,12 @@ def combine_runs(places: list[str], target: Path) -> pd.DataFrame:
     answers, classes = load_answers(places)
     if len(answers) < 2:
         raise SuiteError("an ensemble needs two runs or more.")
+    if (target / "artefacts.json").exists() or target in map(resolve_path, places):
+        raise SuiteError(f"{show_path(target)} holds a run's own answers: name another folder.")
     together, weights = combine_answers(answers, classes)
     # A run's test answers are the mean of its folds' models: one power for all.
     powers = [_fit_power(table, classes) for table in answers.values()]
-    unseen = [read_table(resolve_path(place) / UNSEEN, ["productid"]) for place in places]
+    unseen = [read_answers(resolve_path(place) / UNSEEN) for place in places]
     first = unseen[0].set_index("image_id", drop=False)
     for place, table in zip(places, unseen, strict=True):
         apart = first.index.symmetric_difference(pd.Index(table.image_id))
@@ -111,7 +113,8 @@ def combine_runs(places: list[str], target: Path) -> pd.DataFrame:
     parts = {name: {"weight": float(weight), "power": float(power)}
              for name, weight, power in zip(answers, weights, powers, strict=True)}
     save_json({"runs": parts, "classes": classes}, target / "ensemble.json")
-    differences = tabulate_differences({"ensemble": together} | answers, classes, RESAMPLES, SEED)
+    name = "ensemble" if "ensemble" not in answers else f"ensemble in {target.name}"
+    differences = tabulate_differences({name: together} | answers, classes, RESAMPLES, SEED)
     for name, part in parts.items():
         print(f"{name}: weight {part['weight']:.2f}, temperature {1 / part['power']:.2f}")
         for score in ("accuracy", "log loss"):

@@ -71,7 +71,7 @@ def explain_answers(run: Run, answers: pd.DataFrame) -> list[Explanation]:
     prepare, found, network = create_preprocessing(config), {}, None
     for fold, rows in answers.groupby("fold"):
         network = create_answering_network(run, int(fold), network)
-        layer, reshape = find_last_maps(network)
+        layer, reshape = find_last_maps(network, config["input_size"])
         with GradCAM(network, [layer], reshape) as explain:
             for place, row in rows.iterrows():
                 try:
@@ -108,14 +108,16 @@ def create_answering_network(run: Run, fold: int, before: nn.Module | None = Non
     return nn.Sequential(backbone, HeadLayers(photo.arrays)).eval()
 
 
-def find_last_maps(network: nn.Module):
+def find_last_maps(network: nn.Module, size: tuple[int, int, int]):
     """Return the layer that Grad-CAM reads, and what makes its output (images, channels, H, W).
+
+    Args:
+        size: of the network's input, (3, H, W).
 
     Raises:
         SuiteError: the network has no maps at its end.
     """
     trunk = network[0] if isinstance(network, nn.Sequential) else network
-    size = getattr(trunk, "default_cfg", {}).get("input_size", (3, 224, 224))
     blocks = getattr(trunk, "blocks", None)
     if blocks is not None and hasattr(blocks[-1], "norm1"):
         # Behind the last attention only the class token still speaks; before it all do.
@@ -129,10 +131,9 @@ def find_last_maps(network: nn.Module):
             return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
 
         return blocks[-1].norm1, fold_tokens
-    layer, shape = _find_spatial(trunk, size)
+    layer, channels_last = _find_spatial(trunk, size)
     if layer is None:
         raise SuiteError("the network keeps no maps that Grad-CAM could read.")
-    channels_last = shape[-1] == trunk.num_features and shape[1] != trunk.num_features
 
     def move_channels(maps: torch.Tensor) -> torch.Tensor:
         return maps.permute(0, 3, 1, 2) if channels_last else maps
@@ -141,13 +142,19 @@ def find_last_maps(network: nn.Module):
 
 
 def _find_spatial(trunk: nn.Module, size: tuple[int, int, int]):
-    """Return the last layer with `num_features` maps of more than one place, and its shape."""
+    """Return the last layer that gives maps of several places, and whether channels come last.
+
+    The last with as many maps as the network has features, if there is one: of a small image
+    they may be left with a single place, and earlier maps have to do.
+    """
     seen, hooks = [], []
 
     def note(layer, _, output):
-        if isinstance(output, torch.Tensor) and output.ndim == 4 and trunk.num_features in (
-                output.shape[1], output.shape[-1]) and min(sorted(output.shape[1:])[:2]) > 1:
-            seen.append((layer, tuple(output.shape)))
+        if isinstance(output, torch.Tensor) and output.ndim == 4:
+            last = output.shape[-1] == trunk.num_features != output.shape[1]
+            places = output.shape[1:3] if last else output.shape[2:]
+            if min(places) > 1:
+                seen.append((trunk.num_features in output.shape[1:], len(seen), layer, last))
 
     try:
         hooks = [layer.register_forward_hook(note) for layer in trunk.modules()
@@ -157,4 +164,4 @@ def _find_spatial(trunk: nn.Module, size: tuple[int, int, int]):
     finally:
         for hook in hooks:
             hook.remove()
-    return seen[-1] if seen else (None, ())
+    return max(seen, key=lambda one: one[:2])[2:] if seen else (None, False)

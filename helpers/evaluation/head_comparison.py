@@ -128,7 +128,8 @@ def tabulate_heads(run: Run,
     classes = list(load_json(run.need("label_mapping")))
     # With fewer draws even a difference in all of them would not pass Holm's correction.
     draws = max(run.recipe.evaluation.bootstrap, 50 * len(answers))
-    drawn = resample_scores(answers, classes, draws, run.recipe.splits.seed, COMPARED)
+    drawn = resample_scores(answers, classes, draws, run.recipe.splits.seed, COMPARED,
+                            by_class=True)
     baseline = next(iter(drawn))
     images = answers[baseline].label.value_counts().reindex(classes, fill_value=0)
     overall, by_class = [], []

@@ -6,6 +6,7 @@ and Wu (1988, Resampling Inference with Complex Survey Data). `make bench` measu
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,8 @@ def draw_weights(table: pd.DataFrame, resamples: int, seed: int) -> Iterator[np.
     groups, strata = describe_groups(table)
     rng, count = np.random.default_rng(seed), len(strata)
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-    at_once = max(1, CELLS_AT_ONCE // len(table))
+    # Each draw also gets a confusion matrix.
+    at_once = max(1, CELLS_AT_ONCE // max(len(table), table.label.nunique() ** 2))
     for start in range(0, resamples, at_once):
         size = min(at_once, resamples - start)
         weights = np.ones((size, count))
@@ -53,14 +55,15 @@ def describe_groups(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     labels = pd.factorize(table.label)[0]
     if "group" not in table:
         return np.arange(len(table)), labels
-    groups = pd.factorize(table.group)[0]
+    alone = pd.Series([f"alone {n}" for n in range(len(table))], table.index)
+    groups = pd.factorize(table.group.astype(object).where(table.group.notna(), alone))[0]
     counts = pd.DataFrame({"group": groups, "label": labels}).value_counts(sort=False)
     counts = counts.reset_index().sort_values(["group", "count"], kind="stable")
     return groups, counts.drop_duplicates("group", keep="last").label.to_numpy()
 
 
 def resample_scores(tables: dict[str, pd.DataFrame], classes: list[str], resamples: int,
-                    seed: int, names: Iterable[str] | None = None
+                    seed: int, names: Iterable[str] | None = None, by_class: bool = False
                     ) -> dict[str, dict[str, np.ndarray]]:
     """Score every table on the same draws of groups (Efron and Tibshirani 1993, chapter 16).
 
@@ -68,11 +71,12 @@ def resample_scores(tables: dict[str, pd.DataFrame], classes: list[str], resampl
         tables: name -> `label`, `prediction` and perhaps `group` and `p_<class>`, a row an image,
             all in one order.
         names: of the scores; null: all that the tables allow.
+        by_class: return `classes` too: F1 of each, (1 + resamples, classes), NaN where a draw has
+            none of its images.
 
     Returns:
-        Name -> score -> (1 + resamples,) values, the first of the images as they are; `classes`
-        holds F1 of each class, (1 + resamples, classes), NaN where a draw has none of its images,
-        and `gaps` those of the calibration error.
+        Name -> score -> (1 + resamples,) values, the first of the images as they are; `gaps` are
+        those of the calibration error.
 
     Raises:
         SuiteError: the tables' labels differ, or as `create_sample`.
@@ -81,14 +85,16 @@ def resample_scores(tables: dict[str, pd.DataFrame], classes: list[str], resampl
     if any(list(table.label) != list(first.label) for table in tables.values()):
         raise SuiteError("the answers are for different images.")
     found = {name: {} for name in tables}
-    for weights in (np.ones((1, len(first))), *draw_weights(first, resamples, seed)):
+    for weights in chain([np.ones((1, len(first)))], draw_weights(first, resamples, seed)):
         for name, table in tables.items():
             sample = create_sample(table, classes, weights)
             scores = {score: function for score, function in list_scores(sample).items()
                       if names is None or score in names}
             if "calibration error" in scores:
                 scores["gaps"] = measure_gaps
-            for score, function in (scores | {"classes": _score_each}).items():
+            if by_class:
+                scores["classes"] = _score_each
+            for score, function in scores.items():
                 found[name].setdefault(score, []).append(function(sample))
     return {name: {score: np.concatenate(parts) for score, parts in scores.items()}
             for name, scores in found.items()}
@@ -130,7 +136,7 @@ def score_classes(table: pd.DataFrame, classes: list[str], resamples: int,
 
     A class without an image has no interval.
     """
-    drawn = resample_scores({"": table}, classes, resamples, seed, names=())[""]["classes"]
+    drawn = resample_scores({"": table}, classes, resamples, seed, (), True)[""]["classes"]
     confusion = create_sample(table, classes).confusion[0]
     hits, images = np.diagonal(confusion), confusion.sum(axis=1)
     groups, _ = describe_groups(table)
@@ -172,7 +178,7 @@ def bound_score(name: str, value: float, draws: np.ndarray,
     value = min(max(float(value), 0.0), 1.0)
     # As if every class were equally hard.
     count = len(sizes) ** 2 / (1 / sizes).sum() if even else sizes.sum()
-    if 0 < value < 1 and deviation > 0:
+    if 0 < value < 1 and deviation > 1e-9:
         count = max(1.0, value * (1 - value) / deviation**2)
     middle = (value + t**2 / 2 / count) / (1 + t**2 / count)
     reach = t / (1 + t**2 / count) * np.sqrt(value * (1 - value) / count + (t / 2 / count) ** 2)
@@ -214,6 +220,6 @@ def find_interval(draws: np.ndarray) -> tuple:
     For differences, which are far from any end of their scale.
     """
     tail = (1 - CONFIDENCE) / 2
-    # A class without a single image has no interval.
+    # Of a class without a single image nothing moves.
     draws = np.where(np.isnan(draws).all(axis=0), 0.0, draws)
     return tuple(np.nanquantile(draws, [tail, 1 - tail], axis=0))

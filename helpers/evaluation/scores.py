@@ -86,7 +86,10 @@ def create_sample(table: pd.DataFrame, classes: list[str],
                              f"{', '.join(classes[:10])}{' …' * (len(classes) > 10)}.")
     columns = [f"p_{name}" for name in classes]
     probabilities = None
-    if set(columns) <= set(table.columns):
+    missing = [name for name in columns if name not in table]
+    if missing and len(missing) < len(columns):
+        raise SuiteError(f"the answers have no column {missing[0]}: make them again.")
+    if not missing:
         probabilities = table[columns].to_numpy(float)
         sums = probabilities.sum(axis=1)
         wrong = ~((np.abs(sums - 1) < TOLERANCE) & (probabilities >= 0).all(axis=1))
@@ -205,8 +208,10 @@ def list_scores(sample: Sample) -> dict:
     """Return the functions of `SCORES` that say something of these answers."""
     found = OF_PREDICTIONS if sample.probabilities is None else dict(SCORES)
     # Of five classes or fewer, all are among the first five.
-    return {name: score for name, score in found.items()
-            if name != "top-5 accuracy" or sample.count > 5}
+    unasked = {"top-5 accuracy"} if sample.count <= 5 else set()
+    if len(np.unique(sample.labels)) < 2:
+        unasked.add("AUC")  # there is nothing to rank above
+    return {name: score for name, score in found.items() if name not in unasked}
 
 
 def count_confusion(table: pd.DataFrame, classes: list[str]) -> np.ndarray:

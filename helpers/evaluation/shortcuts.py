@@ -36,20 +36,22 @@ def describe_cues(table: pd.DataFrame) -> pd.DataFrame:
     cues = table.filter(["brightness", "sharpness"]).astype(float)
     if {"width", "height", "bytes"} <= set(table):
         width, height = table.width.astype(float), table.height.astype(float)
-        cues = cues.assign(pixels=width * height, aspect=width / height,
-                           bytes_per_pixel=table.bytes / (width * height))
+        cues["pixels"], cues["width / height"] = width * height, width / height
+        cues["bytes per pixel"] = table.bytes / (width * height)
     for column, name in (("format", "file type"), ("mode", "colour mode"), ("grey", "grey")):
         if column in table:
             cues[name] = table[column].astype(str)
-    for name in table.columns.difference([*OWN, *cues], sort=False):
+    for name in table.columns.difference(list(OWN), sort=False):
         values = table[name]
-        if is_numeric_dtype(values) and not is_bool_dtype(values):
-            cues[name] = values.astype(float)
+        # An empty field of a CSV is an empty text, also among numbers.
+        numbers = pd.to_numeric(values.replace("", np.nan), errors="coerce").astype(float)
+        title = f"table: {name}" if name in cues else name
+        if not is_bool_dtype(values) and numbers.notna().equals(values.notna() & (values != "")):
+            several = numbers.nunique() > 2 * BINS
+            cues[title] = numbers if several else numbers.map("{:g}".format, "ignore").fillna("")
         elif values.nunique() <= MOST_VALUES:
-            cues[name] = values.astype(str)
-    several = [name for name in cues if cues[name].nunique() > 1]
-    return cues[several].rename(columns={"aspect": "width / height",
-                                         "bytes_per_pixel": "bytes a pixel"})
+            cues[title] = values.astype(str)
+    return cues[[name for name in cues if cues[name].nunique() > 1]]
 
 
 def guess_classes(cue: pd.Series, labels: pd.Series, folds: np.ndarray, seed: int) -> np.ndarray:
@@ -78,13 +80,15 @@ def find_shortcuts(answers: pd.DataFrame, cues: pd.DataFrame, classes: list[str]
         with `told_low`, `told_high`, and `chance`; `misled` (images for which it points to
         another class); `fall` (how much lower the model's accuracy is on them than on other
         images of their class, averaged over classes) with `low`, `high` and `p_holm`, corrected
-        for the number of cues; and `shortcut`, whether both answers are clear.
+        for the number of cues; and `verdict`: `yes`, `no`, or `untestable` where the cue gives
+        the class away and no class has images on both sides.
     """
-    rows, folds = [], answers.fold.to_numpy()
+    # With fewer draws even a fall in all of them would not pass Holm's correction.
+    rows, folds, resamples = [], answers.fold.to_numpy(), max(resamples, 50 * len(cues.columns))
     present = answers.label.nunique()
     for name in cues:
         guesses = guess_classes(cues[name], answers.label, folds, seed)
-        alone = answers[["label", "group"]].assign(prediction=guesses)
+        alone = answers.filter(["label", "group"]).assign(prediction=guesses)
         told = score_with_intervals(alone, classes, resamples, seed, ["balanced accuracy"])
         fall, low, high, p = _measure_fall(answers, guesses, classes, resamples, seed)
         value, told_low, told_high = told.loc["balanced accuracy"]
@@ -95,8 +99,10 @@ def find_shortcuts(answers: pd.DataFrame, cues: pd.DataFrame, classes: list[str]
                "p_holm"]
     found = pd.DataFrame(rows, columns=columns).sort_values("told", ascending=False,
                                                             ignore_index=True)
-    found["p_holm"] = correct_for_many(found.p_holm)
-    found["shortcut"] = (found.told_low > found.chance) & (found.p_holm < 0.05)
+    tested = found.p_holm.notna()
+    found.loc[tested, "p_holm"] = correct_for_many(found.p_holm[tested])
+    used = np.where(tested, np.where(found.p_holm < 0.05, "yes", "no"), "untestable")
+    found["verdict"] = np.where(found.told_low > found.chance, used, "no")
     return found
 
 
@@ -113,12 +119,15 @@ def _measure_fall(answers, guesses, classes, resamples, seed) -> tuple[float, ..
         shares = divide(drawn.add_up(keys, count, right).reshape(images.shape), images)
         # Classes of which images are on both sides, each as often as it is misled.
         weight = np.where(images.min(axis=2) > 0, images[:, :, 1], 0)
-        return divide(((shares[:, :, 0] - shares[:, :, 1]) * weight).sum(axis=1),
-                      weight.sum(axis=1))
+        total = weight.sum(axis=1)
+        fall = divide(((shares[:, :, 0] - shares[:, :, 1]) * weight).sum(axis=1), total)
+        return np.where(total > 0, fall, np.nan)
 
     draws = np.concatenate([measure(weights)
                             for weights in draw_weights(answers, resamples, seed)])
-    value = float(measure(np.ones((1, len(answers))))[0])
+    value, draws = float(measure(np.ones((1, len(answers))))[0]), draws[np.isfinite(draws)]
+    if np.isnan(value) or not len(draws):
+        return (np.nan,) * 4
     p = ((draws <= 0).sum() + 1) / (len(draws) + 1)
     return value, *map(float, find_interval(draws)), float(p)
 
@@ -133,7 +142,7 @@ def score_parts(answers: pd.DataFrame, cues: pd.DataFrame, classes: list[str], r
     """
     rows = []
     for name in cues:
-        for part, members in _cut(cues[name]).items():
+        for part, members in _cut(cues[name]):
             if members.sum() < FEWEST:
                 continue
             score = score_with_intervals(answers[members], classes, resamples, seed, ["accuracy"])
@@ -143,22 +152,32 @@ def score_parts(answers: pd.DataFrame, cues: pd.DataFrame, classes: list[str], r
     return pd.DataFrame(rows, columns=["cue", "part", "images", "accuracy", "low", "high"])
 
 
-def _cut(cue: pd.Series) -> dict[str, np.ndarray]:
-    """Return which images are in each part of a cue's values, (images,) bool, in order."""
+def _cut(cue: pd.Series) -> list[tuple[str, np.ndarray]]:
+    """Return what each part of a cue's values is called, and which images are in it."""
     if not is_numeric_dtype(cue):
-        return {str(value): (cue == value).to_numpy() for value in cue.value_counts().index}
+        return [(str(value) or "(empty)", (cue == value).to_numpy())
+                for value in cue.value_counts().index]
     parts, edges = pd.qcut(cue, BINS, labels=False, retbins=True, duplicates="drop")
-    return {f"{_show(low)} to {_show(high)}": (parts == number).to_numpy()
-            for number, (low, high) in enumerate(pairwise(edges))}
+    digits = next((number for number in range(3, 12)
+                   if len({_show(edge, number) for edge in edges}) == len(edges)), 12)
+    found = [(f"{_show(low, digits)} to {_show(high, digits)}", (parts == number).to_numpy())
+             for number, (low, high) in enumerate(pairwise(edges))]
+    return [*found, *([("(missing)", cue.isna().to_numpy())] if cue.isna().any() else [])]
 
 
-def _show(number: float) -> str:
-    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"
+def _show(number: float, digits: int) -> str:
+    whole = abs(number) >= 10 ** (digits - 1)
+    return f"{number:,.0f}" if whole else f"{number:.{digits}g}"
 
 
 def describe_shortcut(row: pd.Series) -> str:
     """Say what was found of one cue, a row of `find_shortcuts`, in words."""
-    return (f"{row.cue} alone reaches a balanced accuracy of {row.told:.0%} (chance "
-            f"{row.chance:.0%}); where it points to another class, the model's accuracy differs "
-            f"by {-100 * row.fall:+.1f} points from that on other images of the same class "
-            f"({-100 * row.high:+.1f} to {-100 * row.low:+.1f})")
+    said = (f"{row.cue} alone reaches a balanced accuracy of {row.told:.0%} (chance "
+            f"{row.chance:.0%}); ")
+    if pd.isna(row.fall):
+        return said + ("no image contradicts it, so whether the model uses it cannot be told"
+                       if row.told_low > row.chance else "there is nothing to compare")
+    return said + (f"where it points to another class, the model's accuracy differs by "
+                   f"{-100 * row.fall:+.1f} points from that on other images of the same class "
+                   f"({-100 * row.high:+.1f} to {-100 * row.low:+.1f})"
+                   f"{': no evidence of a shortcut' * (row.verdict == 'no')}")

@@ -10,7 +10,7 @@ from helpers.data.table import name_path
 from helpers.evaluation.calibration import describe_abstention
 from helpers.evaluation.holdout import describe_looks
 from helpers.evaluation.shortcuts import describe_shortcut
-from helpers.files import load_json, resolve_path
+from helpers.files import ROOT, load_json, resolve_path
 from helpers.head_settings import TITLES
 from helpers.run import Run
 from helpers.settings import SECTIONS, Recipe
@@ -18,7 +18,7 @@ from helpers.steps import NOTEBOOKS
 
 SPLITS = {"train": "training images, in the folds", "holdout": "hold-out images",
           "test": "test images of the data set",
-          "excluded": "left out: copies of test images, small classes"}
+          "excluded": "left out: copies of test images, small classes, by hand"}
 HASHED = ("table", "oof_probabilities", "test_probabilities")
 SHOWN = 50  # rows of a long table
 
@@ -65,6 +65,8 @@ def describe_method(recipe: Recipe, features: int) -> str:
     """Say what answered: the network, how it was trained, and the classifier if it was not."""
     network, settings = recipe.network, recipe.finetune
     weights = f"{network.backbone} with {network.weights.rsplit('/', 1)[-1]} weights"
+    if network.strategy == "frozen" and recipe.head.inputs == "text":
+        return f"a linear classifier on the text of {', '.join(recipe.head.text_columns)}"
     if network.strategy == "frozen":
         given = {"photo": "", "text": " on text", "both": " beside one on text"}
         return (f"{weights}, frozen; {TITLES[recipe.head.classifier]} on {features:,} features"
@@ -89,7 +91,7 @@ def describe_findings(tables: dict[str, pd.DataFrame], metrics: dict,
             f"Misclassified images: {len(mistakes):,}, of which "
             f"{(mistakes.confidence > 0.9).sum():,} with more than 90% confidence.",
             f"Labels in doubt: {len(tables['label_suspects']):,}."]
-    flagged = tables["shortcuts"][tables["shortcuts"].shortcut]
+    flagged = tables["shortcuts"][tables["shortcuts"].verdict != "no"]
     said += [f"Possible shortcut: {describe_shortcut(row)}." for _, row in flagged.iterrows()]
     if flagged.empty:
         said.append("No shortcut was found among the cues that were looked at.")
@@ -98,10 +100,13 @@ def describe_findings(tables: dict[str, pd.DataFrame], metrics: dict,
 
 
 def hide_folders(run: Run, text: str) -> str:
-    """Return a text without the folders of this machine above the data and the weights."""
-    for place in {str(run.recipe.data.place), str(resolve_path(run.recipe.network.weights))}:
-        path = Path(place)
-        text = text.replace(place, f"…/{path.name}")
+    """Return a text without this machine's folders above recipe, data, weights, corrections."""
+    named = [run.options[1] if len(run.options) > 1 else "", run.recipe.data.place,
+             run.recipe.network.weights, run.recipe.data.corrections or ""]
+    for path in sorted({Path(name) for name in named}, key=lambda path: -len(str(path))):
+        if path.is_absolute() and not path.is_relative_to(ROOT):
+            own = path.parent.name if path.name == "recipe.yaml" else ""
+            text = text.replace(str(path), "/".join(filter(None, ("…", own, path.name))))
     return text
 
 

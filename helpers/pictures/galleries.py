@@ -24,8 +24,9 @@ def show_classes(table: pd.DataFrame, per_class: int = 10, seed: int = 0):
 
 
 @styled
-def _show_rows(rows: dict[str, list[str]], columns: int, title: str, size: int = 12):
-    """Thumbnails of paths in rows, each row named at its left."""
+def _show_rows(rows: dict[str, list[str]], columns: int, title: str, size: int = 12,
+               names: list[str] | None = None):
+    """Thumbnails of paths in rows, each row named at its left, by its key or by `names`."""
     figure, axes = create_figure(0.79 * len(rows) + 0.5)
     step = THUMBNAIL + 4
     canvas = np.full((step * len(rows), step * columns, 3), 255, np.uint8)
@@ -35,7 +36,7 @@ def _show_rows(rows: dict[str, list[str]], columns: int, title: str, size: int =
             canvas[top : top + THUMBNAIL, left : left + THUMBNAIL] = _thumbnail(path)
     axes.imshow(canvas)
     axes.set(xticks=[], title=title)
-    axes.set_yticks(np.arange(len(rows)) * step + THUMBNAIL / 2, rows, fontsize=size)
+    axes.set_yticks(np.arange(len(rows)) * step + THUMBNAIL / 2, names or rows, fontsize=size)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
@@ -228,15 +229,17 @@ def show_confusions(table: pd.DataFrame, pairs: pd.DataFrame, count: int = 8):
     Args:
         table: of answers; `pairs`: from `list_confusions`.
     """
-    rows = {}
+    rows, names = {}, []
     for pair in pairs.itertuples():
         wrong = table[(table.label == pair.label) & (table.prediction == pair.prediction)]
         sure = wrong[f"p_{pair.prediction}"].sort_values(ascending=False).index
-        rows[f"{shorten(pair.label, 16)}\n→ {shorten(pair.prediction, 16)} ({pair.images})"] = (
-            wrong.path.loc[sure].tolist())
+        rows[pair.label, pair.prediction] = wrong.path.loc[sure].tolist()
+        names.append(f"{shorten(pair.label, 16)}\n"
+                     f"→ {shorten(pair.prediction, 16)} ({pair.images})")
     if not rows:
         return _write_sentence("not one mistake")
-    return _show_rows(rows, count, f"Label → prediction (images), the first {count}", size=10)
+    return _show_rows(rows, count, f"Label → prediction (images), the first {count}",
+                      size=10, names=names)
 
 
 def show_ends(table: pd.DataFrame, cue: pd.Series, count: int = 8):
@@ -248,7 +251,7 @@ def show_ends(table: pd.DataFrame, cue: pd.Series, count: int = 8):
     paths = table.path.reset_index(drop=True)
     cue = cue.reset_index(drop=True)
     if pd.api.types.is_numeric_dtype(cue):
-        order = cue.sort_values(kind="stable").index
+        order = cue.dropna().sort_values(kind="stable").index
         rows = {f"lowest\n{cue.name}": paths[order[:count]].tolist(),
                 f"highest\n{cue.name}": paths[order[::-1][:count]].tolist()}
     else:

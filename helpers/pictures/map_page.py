@@ -1,6 +1,7 @@
 """Map page: the t-SNE map as one self-contained HTML page; each point shows its photo."""
 
 import base64
+import html
 import io
 import json
 import os
@@ -35,7 +36,7 @@ def list_findings(points: pd.DataFrame) -> pd.Series:
         points: `label`, `group`, `split`, and perhaps `prediction` and `suspect`.
     """
     found = pd.Series(PLAIN, points.index)
-    found[points.group.duplicated(keep=False) & points.group.notna()] = "copy or near copy"
+    found[points.group.duplicated(keep=False) & points.group.notna()] = "copy or same group"
     if "prediction" in points:
         wrong = points.prediction.notna() & points.label.notna() & (
             points.prediction != points.label)
@@ -59,7 +60,7 @@ def write_map(run: Run, points: pd.DataFrame) -> Path:
     points = points.reset_index(drop=True).assign(finding=list_findings(points))
     limit, total = int(run.recipe.projection.map_megabytes * 1e6), len(points)
     points = thin_points(points, limit)
-    texts = [{"id": row.image_id, "path": name_path(run.recipe, row.path)} | {
+    texts = [{"path": name_path(run.recipe, row.path)} | {
         key: f"{value:.0f}" if key == "fold" else str(value) for key in SCHEMES
         if not pd.isna(value := getattr(row, key, None))} for row in points.itertuples()]
     figure = draw_map(points)
@@ -111,7 +112,7 @@ def draw_map(points: pd.DataFrame) -> str:
         if scheme == "fold":
             values = values.map(lambda fold: f"fold {int(fold)}", na_action="ignore")
         names = values[~tested].value_counts().index if scheme != "finding" else [
-            PLAIN, "copy or near copy", "mistake", "label in doubt"]
+            PLAIN, "copy or same group", "mistake", "label in doubt"]
         for position, name in enumerate(names):
             colour = pick_colour(position) if name != PLAIN else "#cccccc"
             traces.append(_draw_trace(go, points[(values == name) & ~tested], str(name), colour,
@@ -140,7 +141,7 @@ def draw_map(points: pd.DataFrame) -> str:
 def _draw_trace(go, rows: pd.DataFrame, name: str, colour: str, symbol: str):
     return go.Scattergl(
         x=rows.x.round(2).tolist(), y=rows.y.round(2).tolist(), customdata=rows.index.tolist(),
-        mode="markers", name=f"{shorten(name)} ({len(rows)})", hoverinfo="none",
+        mode="markers", name=f"{html.escape(shorten(name))} ({len(rows)})", hoverinfo="none",
         marker={"color": colour, "symbol": symbol, "opacity": 0.75,
                 "size": 7 if len(rows) < 2000 else 4})
 

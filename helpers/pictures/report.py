@@ -3,11 +3,12 @@
 import base64
 import mimetypes
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
-from helpers.files import SuiteError, write_whole
+from helpers.files import load_json, write_whole
 from helpers.pictures.facts import gather_facts
 from helpers.run import Run
 
@@ -59,22 +60,37 @@ def write_report(run: Run) -> Path:
     for artefact, (name, escaped) in pages.items():
         templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=escaped,
                                 undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        templates.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
-        figures = embed_figures(run.folder / "figures") if escaped else {}
+        templates.filters["cell"] = write_cell
+        figures = embed_figures(run) if escaped else {}
         page = templates.get_template(name).render(**facts, figures=figures)
         with run.write(artefact) as path, write_whole(path) as temporary:
             temporary.write_text(page, "utf-8")
     return run.path("report")
 
 
-def embed_figures(folder: Path) -> dict[str, list[tuple[str, str, str]]]:
-    """Return section -> figures there are: what each shows, its file name, its data URL."""
+def write_cell(text) -> str:
+    """Return a text that stays itself in a line of Markdown, whatever a class is called."""
+    for sign, code in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " ")):
+        text = str(text).replace(sign, code)
+    return text
+
+
+def embed_figures(run: Run) -> dict[str, list[tuple[str, str, str]]]:
+    """Return section -> figures there are: what each shows, its file name, its data URL.
+
+    A figure older than what it is of belongs to an earlier model and is left out.
+    """
+    folder, notes = run.folder / "figures", load_json(run.folder / "artefacts.json")
+    written = {number: datetime.fromisoformat(notes[run.path(name).name]["written"]).timestamp()
+               for number, name in (("04", "train_features"), ("05", "oof_probabilities"),
+                                    ("06", "oof_probabilities"))}
     known = {stem: (section, said) for section, figures in FIGURES.items()
              for stem, said in figures.items()}
     found = {section: [] for section in (*FIGURES, "comparisons")}
     order = [*known, *sorted(path.stem for path in folder.glob("[0-9][0-9]_*.*g")
                              if path.stem not in known)]
-    files = {path.stem: path for path in folder.glob("[0-9][0-9]_*.*g")}
+    files = {path.stem: path for path in folder.glob("[0-9][0-9]_*.*g")
+             if path.stat().st_mtime >= written.get(path.stem[:2], 0)}
     for stem in order:
         if stem in files:
             path = files[stem]
@@ -89,7 +105,7 @@ def embed_figures(folder: Path) -> dict[str, list[tuple[str, str, str]]]:
 
 def refresh_report(run: Run) -> None:
     """Write the report again if there is one that fits: a picture in it has changed."""
-    # 06 is to be run anyway; an older version of the suite may have left other facts.
-    with suppress(SuiteError, KeyError, UndefinedError):
-        run.need("report")
-        write_report(run)
+    # Else 06 is to be run anyway; an older version of the suite may have left other facts.
+    if run.is_current("report"):
+        with suppress(KeyError, UndefinedError):
+            write_report(run)

@@ -93,7 +93,7 @@ def plot_class_scores(classes: pd.DataFrame):
     draw_intervals(axes, shown.F1, shown.low, shown.high, range(len(shown)), capsize=3)
     axes.set_yticks(range(len(shown)), labels)
     axes.grid(axis="x")
-    more = len(classes) - len(shown)
+    more = (classes.images > 0).sum() - len(shown)
     axes.set(xlabel="F1, 95% interval", xlim=(0, 1.02), title="F1 per class (images)"
              + (f", {more} better ones not shown" if more > 0 else ""))
     return figure
@@ -153,7 +153,8 @@ def plot_shortcuts(cues: pd.DataFrame):
     """
     rows = cues.head(MOST_PARTS)[::-1]
     figure, (left, right) = create_figure(0.36 * len(rows) + 1.6, 1, 2, sharey=True)
-    places, colours = np.arange(len(rows)), np.where(rows.shortcut, "#d55e00", pick_colour(0))
+    places, colours = np.arange(len(rows)), np.where(rows.verdict != "no", "#d55e00",
+                                                        pick_colour(0))
     for place, row, colour in zip(places, rows.itertuples(), colours, strict=True):
         draw_intervals(left, *(np.array([v]) for v in (row.told, row.told_low, row.told_high)),
                        [place], color=colour)
@@ -166,8 +167,8 @@ def plot_shortcuts(cues: pd.DataFrame):
              ylim=(-0.6, len(rows) - 0.2), title="Class predicted from the cue")
     right.axvline(0, color="0.4", linewidth=1)
     right.set(xlabel="drop, percentage points", title="Drop where the cue is wrong")
-    if rows.shortcut.any():
-        right.plot([], [], "o", color="#d55e00", label="shortcut: both answers are yes")
+    if (rows.verdict != "no").any():
+        right.plot([], [], "o", color="#d55e00", label="possible shortcut")
         figure.legend(loc="outside lower center", fontsize=10)
     for axes in (left, right):
         axes.grid(axis="x")

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 FEW = 1_000  # images, up to which exactness costs nothing
-TOLERANCES = 1e-8, 1e-5  # of few and many images: relative change of the mean loss at the end
+TOLERANCES = 1e-10, 1e-5  # of few and many images: relative change of the mean loss at the end
 MAX_ITERATIONS = 500
 ROWS_AT_ONCE = 8192
 
@@ -35,15 +35,17 @@ class PenaltyPath:
     def __init__(self, features: np.ndarray, codes: np.ndarray, image_weights: np.ndarray,
                  offsets: np.ndarray | float = 0.0, focus: float = 0.0, hinge: bool = False,
                  start: tuple[np.ndarray, np.ndarray] | None = None):
-        self.codes, self.image_weights = codes, image_weights.astype(np.float32)
+        # Of few images sums in float64 cost nothing, and end alike on every processor.
+        self.kind = np.float64 if len(codes) <= FEW else np.float32
+        self.codes, self.image_weights = codes, image_weights.astype(self.kind)
         self.count, self.focus, self.hinge = codes.max() + 1, focus, hinge
-        self.offsets = np.broadcast_to(np.float32(offsets), self.count)
+        self.offsets = np.broadcast_to(self.kind(offsets), self.count)
         self.mean = features.mean(axis=0, dtype=np.float64)
         squares = sum(((features[part] - self.mean) ** 2).sum(axis=0) for part in self._blocks())
         deviation = np.sqrt(squares / len(codes))
         self.deviation = np.where(deviation > 1e-12, deviation, 1)  # of a constant feature
-        standard = features - self.mean.astype(np.float32)
-        standard /= self.deviation.astype(np.float32)
+        standard = features - self.mean.astype(self.kind)
+        standard /= self.deviation.astype(self.kind)
         squares, self.directions = self._find_directions(standard)
         self.curvature = squares / (1 if hinge else self.count)
         self.features = standard @ self.directions
@@ -66,7 +68,7 @@ class PenaltyPath:
         gram = sum((standard[part] * self.image_weights[part, None]).T @ standard[part]
                    for part in self._blocks())
         squares, directions = np.linalg.eigh(gram.astype(np.float64))
-        return np.maximum(squares, 0), directions.astype(np.float32)
+        return np.maximum(squares, 0), directions.astype(self.kind)
 
     def fit(self, strength: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the solution for a C, as (features, classes) weights and (classes,) biases.
@@ -96,10 +98,10 @@ class PenaltyPath:
     def _measure(self, solution: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the summed loss, and its slope by the weights and, in the last row, biases."""
         loss, slope = 0.0, np.zeros_like(solution)
-        weights, biases = solution[:-1].astype(np.float32), solution[-1] + self.offsets
+        weights, biases = solution[:-1].astype(self.kind), solution[-1] + self.offsets
         for part in self._blocks():
             block, codes, worth = self.features[part], self.codes[part], self.image_weights[part]
-            logits = block @ weights + biases.astype(np.float32)
+            logits = block @ weights + biases.astype(self.kind)
             measure = self._measure_hinge if self.hinge else self._measure_softmax
             losses, odds = measure(logits, codes, worth)
             loss += float(losses.sum(dtype=np.float64))
@@ -118,7 +120,7 @@ class PenaltyPath:
         odds /= sums[:, None]
         odds[rows, codes] -= 1
         if self.focus:
-            missed = np.maximum(1 - np.exp(-losses), np.float32(1e-7))
+            missed = np.maximum(1 - np.exp(-losses), self.kind(1e-7))
             steeper = self.focus * (1 - missed) * losses / missed
             odds *= (worth * missed**self.focus * (1 + steeper))[:, None]
             return worth * missed**self.focus * losses, odds
