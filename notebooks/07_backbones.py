@@ -122,8 +122,21 @@ save_figure(run, plot_backbones(table), "07_backbones")
 # %% [markdown]
 # Two intervals that overlap do not mean that two backbones are equally good: both were
 # judged on the same images, and what is hard for one is often hard for the other. What
-# counts is the *paired difference*, in which every resample scores both on the same
-# images. Only pretrained networks are worth comparing.
+# counts is the *paired difference*: every draw scores both on the same images.
+
+# %%
+from helpers.evaluation.compare import load_answers, tabulate_differences
+from helpers.pictures.comparisons import plot_differences
+
+measured = table.index[table["macro F1"].notna()].str.replace("/", "_")
+answers, classes = load_answers([run.folder / "backbones" / name for name in measured])
+differences = tabulate_differences(answers, classes)
+save_figure(run, plot_differences(differences), "07_differences")
+
+# %% [markdown]
+# A filled point stays different after Holm's correction: of many backbones compared at
+# once, some would look different by chance alone. Only pretrained networks are worth
+# comparing.
 
 # %%
 best, trained = table.index[0], table[table.weights != "random"]

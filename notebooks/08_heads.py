@@ -221,9 +221,9 @@ scores.assign(seconds=table.groupby("candidate").seconds.first()).round(3)
 
 # %%
 from helpers.pictures.charts import save_figure
-from helpers.pictures.comparisons import plot_head_differences
+from helpers.pictures.comparisons import plot_differences
 
-save_figure(run, plot_head_differences(table), "08_heads")
+save_figure(run, plot_differences(table), "08_heads")
 
 # %% [markdown]
 # Points to the right of the line are better than the baseline, except for log loss, where left

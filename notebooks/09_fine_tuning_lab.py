@@ -351,9 +351,9 @@ print(f"accuracy differs between seeds by {100 * spread.mean():.1f} points on av
 # sides of the line mean that even the sign depends on the seed.
 
 # %%
-from helpers.pictures.comparisons import plot_head_differences
+from helpers.pictures.comparisons import plot_differences
 
-save_figure(run, plot_head_differences(table), "09_experiments")
+save_figure(run, plot_differences(table), "09_experiments")
 
 # %% [markdown]
 # Points to the right of the line are better than the baseline, except for log loss, where

@@ -231,7 +231,7 @@ def compare_answers(answers: dict[str, pd.DataFrame], classes: list[str]) -> pd.
 
 
 if __name__ == "__main__":
-    from helpers.pictures.comparisons import plot_head_differences
+    from helpers.pictures.comparisons import plot_differences
 
     parser = argparse.ArgumentParser(prog="python -m helpers.evaluation.compare",
                                      description="Compare runs on the same images.")
@@ -243,7 +243,7 @@ if __name__ == "__main__":
         save_csv(differences, target / "comparison.csv")
         picture = target / "figures" / "comparison.png"
         with write_whole(picture) as temporary:
-            plot_head_differences(differences).savefig(temporary)
+            plot_differences(differences).savefig(temporary)
         print(differences.round(4).to_string(index=False))
         print(f"{show_path(target / 'comparison.csv')}, {show_path(picture)}")
     except SuiteError as error:

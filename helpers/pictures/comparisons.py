@@ -68,7 +68,7 @@ def plot_baselines(table: pd.DataFrame):
 
 
 @styled
-def plot_head_differences(table: pd.DataFrame):
+def plot_differences(table: pd.DataFrame):
     """Each candidate's difference from the baseline with its interval, a column a score.
 
     Args:
