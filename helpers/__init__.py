@@ -11,8 +11,9 @@ it (a test holds that), and the files at the door from none:
     network      backbones, weights, preprocessing, pixels, augmentation         02, 03
     features     extraction and its engines                                      03
     training     cross-validation, heads, networks that are trained              04
-    evaluation   scores, intervals, baselines, t-SNE, everything compared        04 to 10
-    pictures     charts, galleries, the report                                   all
+    evaluation   scores, intervals, calibration, label errors, shortcuts,
+                 Grad-CAM, ensembles, t-SNE, everything compared                 04 to 10
+    pictures     charts, galleries, the report, the model card, the map          all
     serving      the saved model at work, the web page                           to come
     dev          benches, publishing; no part of the product
 

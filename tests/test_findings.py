@@ -454,6 +454,22 @@ def test_a_mistake_is_explained_by_the_model_that_made_it(run):
         assert classes[logits.argmax().item()] == item.row.prediction
 
 
+def test_a_fine_tuned_network_is_explained_too(folders, write_recipe):
+    tuned = open_run(write_recipe("tuned", folders, source="folders", run="found-tuned",
+                                  strategy="finetune", epochs=1, unfreeze=[1.0], near_copy=1))
+    prepare_run(tuned)
+    extract_run(tuned)
+    train_run(tuned, progress=False)
+    rows = tuned.load_table("oof_probabilities").groupby("fold").head(1)
+    found = explain_answers(tuned, rows)
+    assert len(found) == 3 and max(heat.max() for item in found for heat in item.maps.values())
+    batch = create_preprocessing(resolve_data_config(tuned.recipe, tuned.measured))(
+        decode_image(rows.path.iloc[1])).unsqueeze(0)
+    logits = create_answering_network(tuned, int(rows.fold.iloc[1]))(batch)[0]
+    classes = rows.filter(regex="^p_").columns.str[2:]
+    assert classes[logits.argmax().item()] == rows.prediction.iloc[1]
+
+
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_resnet",
                                   "test_efficientnet"])
 def test_maps_of_convolutions_and_transformers_are_found(name):
