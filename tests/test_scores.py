@@ -147,6 +147,8 @@ def test_one_class_one_group_and_a_perfect_answer_have_their_intervals():
         sure = pd.get_dummies(table.label).astype(float).add_prefix("p_")
         perfect = table[["label"]].assign(prediction=table.label).join(sure)
         found = score_with_intervals(perfect, sorted(set(table.label)), 100, 0)
+    wild = bound_score("log loss", 1.0, np.array([0.1, 9.0] * 50), np.array([3, 3]))
+    assert 0 < wild[0] < 1 < wild[1] < 16, "no file should hold an infinity"
     assert found.value[["accuracy", "AUC"]].tolist() == [1, 1] and found.low["AUC"] < 1
     assert np.isfinite(found.to_numpy()).all()
 

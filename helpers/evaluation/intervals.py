@@ -23,6 +23,8 @@ from helpers.files import SuiteError
 from helpers.run import Run
 
 CONFIDENCE = 0.95
+# The largest that they can be: log loss as in scikit-learn, Brier score if sure and wrong.
+LARGEST = {"log loss": -float(np.log(np.finfo(np.float32).eps)), "Brier score": 2.0, "AUC": 1.0}
 EVEN = ("balanced accuracy", "macro F1", "AUC")  # each class counts the same
 CELLS_AT_ONCE = 10_000_000  # of drawn weights or matrices in memory, 80 MB
 
@@ -169,12 +171,13 @@ def bound_score(name: str, value: float, draws: np.ndarray,
     sizes, even = sizes[sizes > 0], name in EVEN
     t, deviation = find_t(sizes, even), float(draws.std()) if len(draws) else 0.0
     flip = name == "AUC" and draws.max(initial=value) < 1  # near 1 as lopsided as a loss
-    if flip or name in ("log loss", "Brier score"):
+    if flip or (name in LARGEST and name != "AUC"):
         loss, drawn = (1 - value, 1 - draws) if flip else (max(value, 1e-12), draws)
         middle, spread = loss**-0.5, np.std(np.maximum(drawn, loss / 100) ** -0.5)
         low = (middle + t * spread) ** -2.0
         high = (middle - t * spread) ** -2.0 if middle > t * spread else np.inf
-        return (max(0.0, 1 - high), 1 - low) if flip else (low, high)
+        high = min(high, LARGEST[name])
+        return (1 - high, 1 - low) if flip else (low, high)
     value = min(max(float(value), 0.0), 1.0)
     # As if every class were equally hard.
     count = len(sizes) ** 2 / (1 / sizes).sum() if even else sizes.sum()
