@@ -177,7 +177,10 @@ def bound_score(name: str, value: float, draws: np.ndarray,
         low = (middle + t * spread) ** -2.0
         high = (middle - t * spread) ** -2.0 if middle > t * spread else np.inf
         high = min(high, LARGEST[name])
-        return (1 - high, 1 - low) if flip else (low, high)
+        if not flip:
+            return low, high
+        if middle > 2 * t * spread:  # else that reaches too far: some class has next to no images
+            return 1 - high, 1 - low
     value = min(max(float(value), 0.0), 1.0)
     # As if every class were equally hard.
     count = len(sizes) ** 2 / (1 / sizes).sum() if even else sizes.sum()

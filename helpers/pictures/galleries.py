@@ -186,7 +186,7 @@ def show_mistakes(mistakes: pd.DataFrame, count: int = 15, columns: int = 5,
         sure = "" if sure is None else ", >99%" if sure > 0.99 else f", {sure:.0%}"
         other = getattr(mistake, "runner_up", None)
         given = (f"{shorten(mistake.prediction, 16)}{sure}" if other is None
-                 else f"{shorten(mistake.prediction, 10)} or {shorten(other, 10)}{sure}")
+                 else f"{shorten(mistake.prediction, 10)} or {shorten(other, 10)}")
         _write_title(place, f"label {shorten(mistake.label, 16)}\n"
                             f"{answer + ' ' if other is None else ''}{given}")
         place.text(0.5, -0.02, shorten(mistake.image_id), fontsize=9, ha="center", va="top",
