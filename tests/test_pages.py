@@ -32,7 +32,7 @@ CHROMIUM = os.environ.get("SUITE_BROWSER") or shutil.which("chromium") or shutil
 
 @pytest.fixture(scope="module")
 def browser():
-    """Chromium without a window; with SUITE_BROWSER set it has to be there."""
+    """Chromium without a window."""
     if not CHROMIUM:
         pytest.skip("no Chromium here: install it, or name one in SUITE_BROWSER")
     from playwright.sync_api import sync_playwright
