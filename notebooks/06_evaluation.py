@@ -261,8 +261,8 @@ per_class.sort_values("F1").rename(columns={"images": "support"}).round(3)
 # diagram* shows it: above the line the model is underconfident, below it overconfident.
 # *Temperature scaling* divides all logits by one number, the temperature: above 1 it
 # flattens the probabilities, below 1 it sharpens them; no prediction changes. Each fold
-# has a model of its own, and so a temperature of its own, which is fitted on other images
-# of the fold than those it is applied to.
+# has a model of its own, and so a temperature of its own, unless one for all does better.
+# An image's temperature is fitted without the image and its copies.
 
 # %%
 from helpers.evaluation.calibration import measure_reliability

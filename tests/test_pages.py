@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -20,7 +21,7 @@ from helpers.features.store import load_features
 from helpers.files import SuiteError
 from helpers.pictures.charts import plot_projection, save_figure
 from helpers.pictures.galleries import show_ends, show_mistakes
-from helpers.pictures.map_page import SIDES, encode_photos, list_findings, write_map
+from helpers.pictures.map_page import SIDES, encode_photos, list_findings, thin_points, write_map
 from helpers.pictures.report import write_report
 from helpers.run import open_run
 from helpers.training.strategies import train_run
@@ -170,6 +171,10 @@ def test_the_map_keeps_to_its_size(run, tmp_path):
         photos, side = encode_photos(paths, budget)
         assert side < SIDES[0] and sum(len(photo) + 4 for photo in photos) <= budget
     assert 0 < len(photos) < len(paths)
+    many = pd.DataFrame({"finding": ["nothing found"] * 50_000 + ["mistake"] * 100})
+    few = thin_points(many, 10**7)
+    assert 10_000 < len(few) < 15_000 and (few.finding == "mistake").sum() == 100
+    assert len(thin_points(many, 10**9)) == len(many)
     gone = [*paths[:2], str(tmp_path / "gone.jpg")]
     assert encode_photos(np.array(gone), 10**6)[0][2] is None
 

@@ -141,25 +141,31 @@ def load_answers(places: Iterable[str | Path]) -> tuple[dict[str, pd.DataFrame],
     """
     found, first = {}, None
     for place in map(resolve_path, places):
-        path = place / ANSWERS
-        table = read_answers(path)
-        classes = [name[2:] for name in table if name.startswith("p_")]
-        if "image_id" not in table or "label" not in table or not classes:
-            raise SuiteError(f"{show_path(path)} is no table of answers: it has the columns "
-                             f"{', '.join(table.columns[:6])} ….")
-        table = table.set_index("image_id", drop=False)
-        if first is None:
-            first = show_path(place), table, classes
-        _refuse_others(first, (show_path(place), table, classes))
-        try:
-            create_sample(table, classes)
-        except SuiteError as error:
-            raise SuiteError(f"{show_path(path)}: {error}") from error
+        own = _load(place, first)
+        first = first or own
         name = place.name if place.name not in found else show_path(place)
         if name in found:
             raise SuiteError(f"{name} stands twice: name each run once.")
-        found[name] = table.loc[first[1].index].reset_index(drop=True)
+        found[name] = own[1].loc[first[1].index].reset_index(drop=True)
     return found, first[2]
+
+
+def _load(place: Path, first: tuple | None = None) -> tuple[str, pd.DataFrame, list[str]]:
+    """Return a run's name, its answers by image and its classes; refuse others than `first`'s."""
+    path = place / ANSWERS
+    table = read_answers(path)
+    classes = [name[2:] for name in table if name.startswith("p_")]
+    if "image_id" not in table or "label" not in table or not classes:
+        raise SuiteError(f"{show_path(path)} is no table of answers: it has the columns "
+                         f"{', '.join(table.columns[:6])} ….")
+    own = show_path(place), table.set_index("image_id", drop=False), classes
+    if first:
+        _refuse_others(first, own)
+    try:
+        create_sample(table, classes)
+    except SuiteError as error:
+        raise SuiteError(f"{show_path(path)}: {error}") from error
+    return own
 
 
 def read_answers(path: Path) -> pd.DataFrame:
@@ -174,12 +180,12 @@ def read_answers(path: Path) -> pd.DataFrame:
 
 def find_rivals(folder: Path) -> dict[str, pd.DataFrame]:
     """Return the answers of other runs beside a run's folder that are for the same images."""
-    found = {}
+    found, own = {}, _load(folder)
     for path in sorted(folder.parent.glob(f"*/{ANSWERS}")):
         if path.parent != folder:
             with suppress(SuiteError):  # of other images
-                answers, _ = load_answers([folder, path.parent])
-                found |= {path.parent.name: answers[path.parent.name]}
+                _, table, _ = _load(path.parent, own)
+                found[path.parent.name] = table.loc[own[1].index].reset_index(drop=True)
     return found
 
 

@@ -193,6 +193,17 @@ def plot_perplexities(points: pd.DataFrame, places: dict[float, np.ndarray]):
     return figure
 
 
+def draw_intervals(axes, value, low, high, places, upright: bool = False, **options) -> None:
+    """Draw intervals with a point at their value, across or upright, NaN as nothing."""
+    # Percentile intervals run low where classes are tiny, and can miss the value itself.
+    errors = np.clip([value - low, high - value], 0, None)
+    given = {"fmt": "o", "capsize": 4} | options
+    if upright:
+        axes.errorbar(places, value, yerr=errors, **given)
+    else:
+        axes.errorbar(value, places, xerr=errors, **given)
+
+
 def shorten(name: str, length: int = 24) -> str:
     """Return a name that fits beside an axis."""
     return name if len(name) <= length else f"{name[: length - 9]}…{name[-8:]}"

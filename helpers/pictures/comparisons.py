@@ -5,7 +5,13 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from helpers.evaluation.scores import LOWER_IS_BETTER
-from helpers.pictures.charts import create_figure, pick_colour, shorten, styled
+from helpers.pictures.charts import (
+    create_figure,
+    draw_intervals,
+    pick_colour,
+    shorten,
+    styled,
+)
 
 SCORES = ("macro F1", "balanced accuracy", "accuracy", "log loss")  # of the picture of heads
 BETTER, WORSE, UNSEEN = "#0072b2", "#d55e00", "0.55"  # as told apart by the colour-blind
@@ -40,8 +46,8 @@ def plot_backbones(table: pd.DataFrame):
 def plot_learning_curve(curve: pd.DataFrame):
     """Out-of-fold macro F1 with its interval against the images that were learnt from."""
     figure, axes = create_figure(3.2)
-    errors = np.clip([curve.value - curve.low, curve.high - curve.value], 0, None)
-    axes.errorbar(curve.images, curve.value, errors, fmt="o-", capsize=4)
+    draw_intervals(axes, curve.value, curve.low, curve.high, curve.images, upright=True,
+                   fmt="o-")
     axes.set_xticks(curve.images)
     axes.set(xlabel="images learnt from in each fold", ylabel="macro F1, out-of-fold",
              title="Would more labelled images help?", xlim=(0, None))
@@ -58,8 +64,7 @@ def plot_baselines(table: pd.DataFrame):
     """
     figure, axes = create_figure(0.45 * len(table) + 1.2)
     value, low, high = (table[f"macro F1 {key}"] for key in ("value", "low", "high"))
-    errors = np.clip([value - low, high - value], 0, None)
-    axes.errorbar(value, range(len(table)), xerr=errors, fmt="o", capsize=4)
+    draw_intervals(axes, value, low, high, range(len(table)))
     axes.set_yticks(range(len(table)), table.index)
     axes.grid(axis="x")
     axes.set(xlabel="macro F1, out-of-fold, 95 % interval", title="The same head and folds",

@@ -48,7 +48,7 @@ def gather_facts(run: Run) -> dict:
                                for key, value in recipe[section].items()}
                      for section in SECTIONS},
         "timings": list_timings(run), "hashes": list_hashes(run),
-        "unknown_images": list_missing(run, table),
+        "missing_images": list_missing(run, table),
         **{key: metadata[key] for key in ("versions", "device")}}
     for name in ("quarantine", "label_suspects"):
         rows = tables[name].head(SHOWN)

@@ -9,6 +9,7 @@ from helpers.evaluation.scores import LOWER_IS_BETTER
 from helpers.pictures.charts import (
     WIDTH,
     create_figure,
+    draw_intervals,
     pick_colour,
     shorten,
     styled,
@@ -39,12 +40,6 @@ def plot_scores(scores: dict[str, pd.DataFrame]):
     if len(scores) > 1:
         write_legend(axes[0][-1])
     return figure
-
-
-def draw_intervals(axes, value, low, high, places, **options) -> None:
-    """Draw horizontal intervals with a point at their value, NaN as nothing."""
-    errors = np.clip([value - low, high - value], 0, None)
-    axes.errorbar(value, places, xerr=errors, **{"fmt": "o", "capsize": 4} | options)
 
 
 @styled
@@ -111,8 +106,8 @@ def plot_reliability(tables: dict[str, pd.DataFrame]):
         place.plot([0, 1], [0, 1], color="0.7", linewidth=1.5)
         place.text(0.42, 0.36, "calibrated", color="0.45", fontsize=10, rotation=45,
                    rotation_mode="anchor", transform_rotates_text=True)
-        errors = np.clip([table.accuracy - table.low, table.high - table.accuracy], 0, None)
-        place.errorbar(table.confidence, table.accuracy, yerr=errors, fmt="o", capsize=4)
+        draw_intervals(place, table.accuracy, table.low, table.high, table.confidence,
+                       upright=True)
         place.set(xlabel="confidence", title=title, xlim=(0, 1.03), ylim=(0, 1.03))
         place.grid()
     axes[0][0].set_ylabel("accuracy, 95% interval")
