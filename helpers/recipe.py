@@ -60,6 +60,18 @@ def load_recipe(recipe: str, overrides: dict | None = None) -> Recipe:
     return checked
 
 
+def change_recipe(recipe: Recipe, settings: dict) -> Recipe:
+    """Return a copy with other values of settings, named without their section.
+
+    Raises:
+        SuiteError: a value that cannot be; says which can.
+    """
+    try:
+        return recipe.change(**settings)
+    except ValidationError as error:
+        raise SuiteError(_explain(error, "the settings", {})) from None
+
+
 def nest_settings(settings: dict, where: str) -> dict:
     """Put each setting into its section.
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from helpers.colab import copy_results, fetch_results
 from helpers.files import (
     ROOT,
@@ -32,7 +34,7 @@ from helpers.files import (
 from helpers.processes import join_processes, rank, wait_for_all
 from helpers.recipe import format_settings, load_recipe, parse_settings
 from helpers.settings import WEIGHT_FILES, Recipe
-from helpers.steps import MAKERS, STEPS, Step
+from helpers.steps import MAIN_LINE, MAKERS, STEPS, Step
 from helpers.versions import describe_changes
 
 # SUITE_OUTPUTS sends all runs to another disk.
@@ -248,6 +250,32 @@ def open_run(recipe: str, overrides: dict | None = None) -> Run:
           f"({network.weights} weights), {checked.splits.folds} folds")
     print(f"results go to {show_path(run.folder)}")
     return run
+
+
+def reopen_run(folder: Path) -> Run:
+    """Open a run by its folder alone, with the settings that its notebooks were run with.
+
+    Raises:
+        SuiteError: it has not come as far as 03.
+    """
+    if not (folder / "metadata.json").is_file():
+        raise SuiteError(f"{show_path(folder)} is no run that could be opened: it has no "
+                         "metadata.json, which 03_extraction leaves.")
+    try:
+        values = load_json(folder / "metadata.json")["configuration"]
+        backbone = values["network"]["backbone"].replace("/", "_")
+        notes = load_json(folder / "artefacts.json")
+        for step in STEPS[: len(MAIN_LINE)]:  # some may have been run anew since
+            for file in step.makes.values():
+                note = notes.get(file.format(backbone=backbone), {})
+                for key, value in note.get("settings", {}).items():
+                    section, _, setting = key.partition(".")
+                    values[section][setting] = value
+        recipe = Recipe(**values)
+    except (KeyError, TypeError, ValidationError) as error:
+        raise SuiteError(f"{show_path(folder)} was made by another version of the suite: run its "
+                         "notebooks again.") from error
+    return Run(recipe, folder, ("--recipe", recipe.name, "--set", f"run={folder.name}"))
 
 
 def create_parser(module: str, purpose: str) -> argparse.ArgumentParser:

@@ -33,6 +33,7 @@ from helpers.evaluation.compare import (
 )
 from helpers.evaluation.explain import (
     create_answering_network,
+    create_explainer,
     explain_answers,
     find_last_maps,
 )
@@ -84,6 +85,8 @@ def test_mistakes_and_uncertain_answers():
     pairs = mistakes.list_confusions(table)
     assert pairs[["label", "prediction", "images"]].to_numpy().tolist() == [
         ["a", "b", 1], ["b", "a", 1]]
+    assert pairs.share.tolist() == [0.5, 0.5]
+    assert mistakes.list_confusions(table[table.prediction == table.label]).empty
     assert tabulate_confusion(table, ["a", "b"]).to_numpy().tolist() == [[1, 1], [1, 1]]
 
 
@@ -423,19 +426,17 @@ def test_grad_cam_of_a_linear_head_is_the_published_map(run):
     """Behind average pooling the maps' weights are the classifier's own (Zhou et al. 2016)."""
     network, size = create_answering_network(run, 1), (3, 160, 160)
     batch, caught = torch.randn(1, *size), []
-    layer, reshape = find_last_maps(network, size)
+    layer, _ = find_last_maps(network, size)
     hook = layer.register_forward_hook(lambda *args: caught.append(args[2]))
     network(batch)
     hook.remove()
     alike = []
-    with GradCAM(network, [layer], reshape) as explain:
-        for code in range(6):
-            heat = explain(batch, [ClassifierOutputTarget(code)])[0]
-            weights = network[1].arrays["weights"][:, code]
-            expected = relu((caught[0][0] * weights[:, None, None]).sum(dim=0)).detach()
-            expected = interpolate(expected[None, None], size[1:], mode="bilinear")[0, 0]
-            if heat.std() > 0:
-                alike.append(np.corrcoef(heat.ravel(), expected.numpy().ravel())[0, 1])
+    for code, heat in enumerate(create_explainer(network, size)(batch, list(range(6)))):
+        weights = network[1].weights[:, code]
+        expected = relu((caught[0][0] * weights[:, None, None]).sum(dim=0)).detach()
+        expected = interpolate(expected[None, None], size[1:], mode="bilinear")[0, 0]
+        if heat.std() > 0:
+            alike.append(np.corrcoef(heat.ravel(), expected.numpy().ravel())[0, 1])
     assert len(alike) >= 2 and min(alike) > 0.98
 
 

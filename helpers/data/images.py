@@ -18,6 +18,9 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 PAPER = (255, 255, 255)  # colour behind transparent pixels
 MAX_PIXELS = 100_000_000  # a larger image is refused: it may be a decompression bomb
+# Others are not decoded: a PostScript file would start Ghostscript.
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "TGA", "ICO", "PCX",
+           "JPEG2000", "AVIF", "HEIF")
 
 
 class UnreadableImageError(Exception):
@@ -35,7 +38,8 @@ def decode_image(path: str | Path, content: bytes | None = None) -> Image.Image:
         content: what the file holds, if it has been read already.
 
     Raises:
-        UnreadableImageError: missing, empty, truncated, no image, or over MAX_PIXELS.
+        UnreadableImageError: missing, empty, truncated, no image, none of FORMATS, or over
+            MAX_PIXELS.
     """
     path = resolve_path(path)
     try:
@@ -43,9 +47,11 @@ def decode_image(path: str | Path, content: bytes | None = None) -> Image.Image:
         if not content:
             raise UnreadableImageError("empty file")
         image = Image.open(io.BytesIO(content))
+        if image.format not in FORMATS:
+            raise UnreadableImageError(f"files of kind {image.format} are not decoded")
         if image.width * image.height > MAX_PIXELS:
             raise UnreadableImageError(f"too large: {image.width} x {image.height} pixels")
-        return _to_rgb(ImageOps.exif_transpose(image))
+        return convert_image(image)
     except UnreadableImageError:
         raise
     except FileNotFoundError:
@@ -58,6 +64,14 @@ def decode_image(path: str | Path, content: bytes | None = None) -> Image.Image:
         reason = str(error) or type(error).__name__
         reason = "truncated file" if "truncated" in reason.lower() else reason
         raise UnreadableImageError(reason.replace(str(path), show_path(path))) from error
+
+
+def shrink_image(path: str | Path, side: int, quality: int) -> bytes:
+    """Return a photo that fits into `side` pixels, as JPEG; raises as `decode_image`."""
+    image, stream = decode_image(path), io.BytesIO()
+    image.thumbnail((side, side), Image.Resampling.BILINEAR)
+    image.save(stream, "JPEG", quality=quality)
+    return stream.getvalue()
 
 
 def describe_header(content: bytes) -> dict:
@@ -105,7 +119,9 @@ def refuse_image(path: str, reason) -> SuiteError:
                       "to set it aside.")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def convert_image(image: Image.Image) -> Image.Image:
+    """Return an opened image as RGB, uint8, upright: see `decode_image`."""
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         values = np.nan_to_num(np.asarray(image, dtype=np.float64))
         # 16 bits are scaled by their type, wider numbers by what they hold.

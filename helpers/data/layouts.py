@@ -74,15 +74,16 @@ def _list_folders(folder: Path) -> list[Path]:
             if p.is_dir() and not p.name.startswith(".") and p.name != "__MACOSX"]
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Return whether a file's name is that of an image, and not a hidden one."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def _list_classes(folder: Path, place: Path, split: str) -> list[tuple[str, str, str]]:
-    rows, ignored = [], sum(_is_image(p) for p in place.iterdir() if p.is_file())
+    rows, ignored = [], sum(is_image(p) for p in place.iterdir() if p.is_file())
     for name in _list_folders(place):
         files = sorted(p for p in name.rglob("*") if p.is_file())
-        images = [p for p in files if _is_image(p)]
+        images = [p for p in files if is_image(p)]
         ignored += len(files) - len(images)
         if not images:
             print(f"{show_path(name)} holds no images: no class of this name")
@@ -140,7 +141,7 @@ def read_alternating(folder: Path, settings: DataSettings) -> pd.DataFrame:
                              f"has: {', '.join(table.columns)}.")
         kept = table[column].str.strip() == value
     else:
-        files = sorted((p.name for p in images.iterdir() if _is_image(p)), key=natural_key)
+        files = sorted((p.name for p in images.iterdir() if is_image(p)), key=natural_key)
         gone = names[~names.isin(files)]
         if len(gone):
             raise SuiteError(f"{show_path(folder / settings.csv)} names {len(gone)} images that "

@@ -21,6 +21,7 @@ from helpers.network.preprocessing import (
 )
 from helpers.run import Run
 from helpers.training.crossvalidation import describe_inputs, load_models
+from helpers.training.heads import name_kind
 
 FORMULAS = ("logistic", "ridge", "svm", "class_mean", "linear", "mlp")  # heads with a gradient
 
@@ -39,15 +40,14 @@ class HeadLayers(nn.Module):
 
     def __init__(self, arrays: dict[str, np.ndarray]):
         super().__init__()
-        self.arrays = {name: torch.from_numpy(np.asarray(array, np.float32))
-                       for name, array in arrays.items()}
+        for name, array in arrays.items():
+            self.register_buffer(name, torch.from_numpy(np.array(array, np.float32)))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return logits, (rows, classes)."""
-        arrays = self.arrays
-        if "hidden_weights" in arrays:
-            features = torch.relu(features @ arrays["hidden_weights"] + arrays["hidden_biases"])
-        return arrays["scale"] * (features @ arrays["weights"] + arrays["biases"])
+        if hasattr(self, "hidden_weights"):
+            features = torch.relu(features @ self.hidden_weights + self.hidden_biases)
+        return self.scale * (features @ self.weights + self.biases) + self.shift
 
 
 def explain_answers(run: Run, answers: pd.DataFrame) -> list[Explanation]:
@@ -63,27 +63,47 @@ def explain_answers(run: Run, answers: pd.DataFrame) -> list[Explanation]:
         SuiteError: the head has no gradient (nearest neighbours, trees), the model reads text
             alone, or the network ends in something that Grad-CAM knows nothing of.
     """
-    from pytorch_grad_cam import GradCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
     classes = list(load_json(run.need("label_mapping")))
     config = resolve_data_config(run.recipe, run.measured)
     prepare, found, network = create_preprocessing(config), {}, None
     for fold, rows in answers.groupby("fold"):
         network = create_answering_network(run, int(fold), network)
-        layer, reshape = find_last_maps(network, config["input_size"])
-        with GradCAM(network, [layer], reshape) as explain:
-            for place, row in rows.iterrows():
-                try:
-                    batch = prepare(decode_image(row.path)).unsqueeze(0)
-                except UnreadableImageError as error:
-                    print(f"{row.image_id} cannot be explained: {error}")
-                    continue
-                names = dict.fromkeys((row.prediction, row.label))
-                maps = {name: explain(batch, [ClassifierOutputTarget(classes.index(name))])[0]
-                        for name in names if name in classes}
-                found[place] = Explanation(row, undo_normalisation(batch[0], config), maps)
+        maps_of = create_explainer(network, config["input_size"])
+        for place, row in rows.iterrows():
+            try:
+                batch = prepare(decode_image(row.path)).unsqueeze(0)
+            except UnreadableImageError as error:
+                print(f"{row.image_id} cannot be explained: {error}")
+                continue
+            names = [name for name in dict.fromkeys((row.prediction, row.label))
+                     if name in classes]
+            maps = maps_of(batch, [classes.index(name) for name in names])
+            found[place] = Explanation(row, undo_normalisation(batch[0], config),
+                                       dict(zip(names, maps, strict=True)))
     return [found[place] for place in answers.index if place in found]
+
+
+def create_explainer(network: nn.Module, size: tuple[int, int, int]):
+    """Return what explains an image: (1, 3, H, W) and class codes to an (H, W) map for each.
+
+    Args:
+        network: (images, 3, H, W) to logits.
+        size: of its input, (3, H, W).
+
+    Raises:
+        SuiteError: as `find_last_maps`.
+    """
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    layer, reshape = find_last_maps(network, size)
+
+    def explain(batch: torch.Tensor, codes: list[int]) -> list[np.ndarray]:
+        batch = batch.to(next(network.parameters()).device, copy=True).requires_grad_(True)
+        with GradCAM(network, [layer], reshape) as maps_of:
+            return [maps_of(batch, [ClassifierOutputTarget(code)])[0] for code in codes]
+
+    return explain
 
 
 def create_answering_network(run: Run, fold: int, before: nn.Module | None = None) -> nn.Module:
@@ -95,17 +115,21 @@ def create_answering_network(run: Run, fold: int, before: nn.Module | None = Non
     if run.recipe.network.strategy != "frozen":
         from helpers.training.finetuning import load_fold  # Lightning takes seconds to load
 
-        return load_fold(run, fold).requires_grad_(True)
-    head = run.recipe.head
-    if head.inputs == "text" or head.classifier not in FORMULAS:
-        what = "the text alone" if head.inputs == "text" else f"`{head.classifier}`"
-        raise SuiteError(f"Grad-CAM needs a classifier with a gradient on the photo, and the "
-                         f"recipe's is {what}. It works with {', '.join(FORMULAS)}.")
+        return load_fold(run, fold)
+    require_formula(name_kind(run.recipe.head), "Grad-CAM")
     backbone = before[0] if before is not None else create_backbone(
-        run.recipe, run.measured)[0].requires_grad_(True)
+        run.recipe, run.measured)[0]
     model = load_models(run.need("head"), describe_inputs(run))[0][fold]
-    photo = model.photo if head.inputs == "both" else model
-    return nn.Sequential(backbone, HeadLayers(photo.arrays)).eval()
+    return nn.Sequential(backbone, HeadLayers(getattr(model, "photo", model).arrays)).eval()
+
+
+def require_formula(kind: str, what: str) -> None:
+    """SuiteError unless a head, by `name_kind`, is layers on a photo's features."""
+    name = kind.partition("+")[0]
+    if name not in FORMULAS:
+        said = "the text alone" if name == "text" else f"`{name}`"
+        raise SuiteError(f"{what} needs a classifier with a gradient on the photo, and the "
+                         f"recipe's is {said}. It works with {', '.join(FORMULAS)}.")
 
 
 def find_last_maps(network: nn.Module, size: tuple[int, int, int]):

@@ -38,7 +38,8 @@ def list_confusions(table: pd.DataFrame, count: int = 5) -> pd.DataFrame:
     """Return the commonest confusions: `label`, `prediction`, `images`, `share` of the class."""
     wrong = table[table.prediction != table.label]
     pairs = wrong.groupby(["label", "prediction"]).size().rename("images").reset_index()
-    pairs["share"] = pairs.images / pairs.label.map(table.label.value_counts())
+    counts = table.label.value_counts()
+    pairs["share"] = pairs.images / counts.reindex(pairs.label).to_numpy()
     return pairs.sort_values(["images", "share"], ascending=False, ignore_index=True).head(count)
 
 

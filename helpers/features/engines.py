@@ -65,19 +65,32 @@ def create_engine(model, data_config: dict, recipe: Recipe, paths: list[str]) ->
     """
     import torch
 
-    wanted, gpu = recipe.features.engine, torch.cuda.is_available()
-    on_torch = wanted == "torch" or (wanted == "auto" and gpu)
-    kind = "cuda" if on_torch and gpu else "cpu"
-    size = choose_batch(recipe, data_config, kind)
-    options = {"precision": recipe.features.precision, "workers": count_workers(recipe, kind),
-               "shape": (size, *data_config["input_size"][1:], 3)}
-    paths = paths[: min(size, COMPARED)]
+    paths = paths[: min(choose_batch(recipe, data_config, choose_device(recipe)), COMPARED)]
     pixels = read_batch(paths, data_config)
     # The plain way, by Pillow and eager torch: decoding is compared as well.
     prepare = create_preprocessing(data_config)
     with torch.inference_mode():
         exact = np.concatenate([model.cpu()(prepare(decode_image(path))[None]).numpy()
                                 for path in paths])
+    return build_engine(model, data_config, recipe, pixels, exact)
+
+
+def build_engine(model, data_config: dict, recipe: Recipe, pixels: np.ndarray,
+                 exact: np.ndarray) -> Engine:
+    """Make the engine that the recipe asks for, and compare it with what is known already.
+
+    Args:
+        model: as in `create_engine`, which says the rest.
+        pixels: (images, H, W, 3) uint8, no more than a batch.
+        exact: (images, features) float32, what eager torch makes of them.
+    """
+    import torch
+
+    wanted, kind = recipe.features.engine, choose_device(recipe)
+    on_torch = wanted == "torch" or kind == "cuda"
+    options = {"precision": recipe.features.precision, "workers": count_workers(recipe, kind),
+               "shape": (choose_batch(recipe, data_config, kind),
+                         *data_config["input_size"][1:], 3)}
     width = exact.shape[1]
     if not on_torch:
         try:
@@ -101,6 +114,7 @@ def create_engine(model, data_config: dict, recipe: Recipe, paths: list[str]) ->
 
 def _compare(engine: Engine, pixels: np.ndarray, exact: np.ndarray) -> Engine:
     batch = np.zeros(engine.shape, np.uint8)
+    pixels, exact = pixels[: len(batch)], exact[: len(batch)]
     batch[: len(pixels)] = pixels
     found = engine.compute(batch)[: len(pixels)]
     if not np.isfinite(found).all():
@@ -114,6 +128,14 @@ def _compare(engine: Engine, pixels: np.ndarray, exact: np.ndarray) -> Engine:
                             f"from eager float32 torch by {engine.difference:.1g} of the largest "
                             "one; set `engine: torch` and `precision: float32`.")
     return engine
+
+
+def choose_device(recipe: Recipe) -> str:
+    """Return `cuda` where there is a GPU and torch may compute, else `cpu`."""
+    import torch
+
+    gpu = recipe.features.engine != "openvino" and torch.cuda.is_available()
+    return "cuda" if gpu else "cpu"
 
 
 def count_workers(recipe: Recipe, device: str) -> int:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,7 @@ class ImageFiles:
 
     def __init__(self, rows: pd.DataFrame, data_config: dict):
         self.paths, self.data_config, self.geometry = rows.path.tolist(), data_config, None
+        self.refused = {}  # none ever: what cannot be read stops an extraction
         hashed = "sha256" in rows
         self.hashes = rows.sha256.tolist() if hashed else [None] * len(rows)
         codes = pd.factorize(rows.sha256)[0] if hashed else np.arange(len(rows))
@@ -136,8 +138,7 @@ def stream_features(engine: Engine, files: ImageFiles, target: Path, description
 def _compute_shards(shards: Shards, engine: Engine, files: ImageFiles,
                     missing: dict[int, range], progress: bool) -> None:
     batches = {number: _split(part, engine.batch_size) for number, part in missing.items()}
-    compute = _compute_by_threads if engine.device == "cpu" else _compute_from_loader
-    found = compute(engine, files, list(chain.from_iterable(batches.values())))
+    found = compute_batches(engine, files, list(chain.from_iterable(batches.values())))
     name = f"{shards.place.stem} ({world()} processes)" if world() > 1 else shards.place.stem
     before = len(files) - world() * sum(map(len, missing.values()))
     with contextlib.closing(found), tqdm(
@@ -153,8 +154,24 @@ def _compute_shards(shards: Shards, engine: Engine, files: ImageFiles,
                         seconds=np.array(time.monotonic() - start))
 
 
-def _compute_by_threads(engine: Engine, files: ImageFiles,
-                        batches: list[range]) -> Iterator[np.ndarray]:
+class Files(Protocol):
+    """What batches are read from."""
+
+    refused: dict[int, str]  # of what could not be read, and has zeros in its place: why
+
+    def read_batch(self, numbers: Iterable[int], shape: tuple) -> np.ndarray:
+        """Return a batch of `shape`, uint8: the pixels of some files, then zeros."""
+
+
+def compute_batches(engine: Engine, files: Files,
+                    batches: list[Sequence[int]]) -> Iterator[np.ndarray]:
+    """Yield the features of each batch, in order, while the next ones are read."""
+    compute = _compute_by_threads if engine.device == "cpu" else _compute_from_loader
+    return compute(engine, files, batches)
+
+
+def _compute_by_threads(engine: Engine, files: Files,
+                        batches: list[Sequence[int]]) -> Iterator[np.ndarray]:
     """Yield the features of each batch, in order, while threads work on the next ones."""
     waiting = deque()
 
@@ -173,8 +190,8 @@ def _compute_by_threads(engine: Engine, files: ImageFiles,
             pool.shutdown(cancel_futures=True)
 
 
-def _compute_from_loader(engine: Engine, files: ImageFiles,
-                         batches: list[range]) -> Iterator[np.ndarray]:
+def _compute_from_loader(engine: Engine, files: Files,
+                         batches: list[Sequence[int]]) -> Iterator[np.ndarray]:
     """Yield the features of each batch, in order, from what worker processes decode.
 
     For a GPU: it waits for one thread of Python alone, and many threads that decode would keep
@@ -186,18 +203,21 @@ def _compute_from_loader(engine: Engine, files: ImageFiles,
     loader = DataLoader(batches, batch_size=None, pin_memory=torch.cuda.is_available(),
                         collate_fn=partial(_read_batch, files, engine.shape),
                         num_workers=min(engine.workers, len(batches)))
-    for numbers, pixels in zip(batches, loader, strict=True):
-        if isinstance(pixels, str):
-            raise SuiteError(pixels)
+    for numbers, found in zip(batches, loader, strict=True):
+        if isinstance(found, str):
+            raise SuiteError(found)
+        pixels, refused = found
+        files.refused.update(refused)
         yield engine.compute(pixels.numpy())[: len(numbers)]
 
 
-def _read_batch(files: ImageFiles, shape: tuple, numbers: range):
-    """Return a batch of pixels as a tensor, or what is wrong with a file."""
+def _read_batch(files: Files, shape: tuple, numbers: Sequence[int]):
+    """Return a batch as a tensor, and what was refused; or what is wrong with a file."""
     import torch
 
     try:
-        return torch.from_numpy(files.read_batch(numbers, shape))
+        pixels = torch.from_numpy(files.read_batch(numbers, shape))
+        return pixels, {n: files.refused[n] for n in numbers if n in files.refused}
     except SuiteError as error:  # torch would wrap it into a worker's stack
         return str(error)
 

@@ -36,12 +36,23 @@ def read_pixels(path: str, geometry, sha256: str | None = None) -> np.ndarray:
         SuiteError: it cannot be read, or is another file than 01_eda has seen. Never a black
             image in its place: features of nothing look like any others.
     """
-    content = read_file(path, sha256)
-    pixels = _decode_jpeg(content)
     try:
-        return geometry(decode_image(path, content) if pixels is None else pixels)
+        return decode_pixels(read_file(path, sha256), geometry, path)
     except UnreadableImageError as error:
         raise refuse_image(path, error) from None
+
+
+def decode_pixels(content: bytes, geometry, path: str = "") -> np.ndarray:
+    """Decode, resize and crop what a file holds, (H, W, 3) uint8.
+
+    Args:
+        path: the file's, for what is said of it.
+
+    Raises:
+        UnreadableImageError: as `decode_image`.
+    """
+    pixels = _decode_jpeg(content)
+    return geometry(decode_image(path, content) if pixels is None else pixels)
 
 
 def _decode_jpeg(content: bytes):

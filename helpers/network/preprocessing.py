@@ -57,6 +57,33 @@ def normalise_config(config: dict, normalisation: str, measured: dict | None = N
     return config | {"mean": tuple(mean), "std": tuple(std), "normalisation": normalisation}
 
 
+def list_geometry(data_config: dict) -> list:
+    """Return timm's transforms for a prediction, without those that make numbers of pixels."""
+    from timm.data import create_transform
+
+    options = {key: value for key, value in data_config.items() if key != "normalisation"}
+    return [step for step in create_transform(**options, is_training=False).transforms
+            if type(step).__name__ not in NUMBERS]
+
+
+def describe_geometry(data_config: dict) -> dict | None:
+    """Return the resize and the crop after it, where there is nothing else, as plain values.
+
+    Returns:
+        `resize` (pixels of the shorter side, or height and width), `interpolation`, and `crop`
+        (height and width from the middle). None for padding to a border and for Lanczos, which
+        timm does to Pillow's images alone.
+    """
+    steps = list_geometry(data_config)
+    first, kinds = steps[0], [type(step).__name__ for step in steps]
+    if kinds not in (["Resize"], ["Resize", "CenterCrop"]) or (
+            first.interpolation.value not in ("bilinear", "bicubic")):
+        return None
+    crop = steps[1].size if len(steps) > 1 else data_config["input_size"][1:]
+    return {"resize": first.size if isinstance(first.size, int) else list(first.size),
+            "interpolation": first.interpolation.value, "crop": [int(side) for side in crop]}
+
+
 def create_geometry(data_config: dict):
     """Return what resizes and crops an image to the network's size.
 
@@ -69,17 +96,10 @@ def create_geometry(data_config: dict):
     """
     import torch
     from PIL import Image
-    from timm.data import create_transform
     from torchvision.transforms.v2 import functional
 
-    options = {key: value for key, value in data_config.items() if key != "normalisation"}
-    steps = [step for step in create_transform(**options, is_training=False).transforms
-             if type(step).__name__ not in NUMBERS]
-    first, kinds = steps[0], [type(step).__name__ for step in steps]
-    # Padding to a border and Lanczos timm does to Pillow's images alone.
-    usual = kinds in (["Resize"], ["Resize", "CenterCrop"]) and (
-        first.interpolation.value in ("bilinear", "bicubic"))
-
+    steps = list_geometry(data_config)
+    first, usual = steps[0], describe_geometry(data_config) is not None
     if usual:
         steps[0] = partial(functional.resize, size=first.size, interpolation=first.interpolation,
                            antialias=True)
@@ -107,7 +127,7 @@ def create_normalisation(data_config: dict):
     mean, std = (torch.tensor(data_config[key]).view(3, 1, 1) for key in ("mean", "std"))
 
     def normalise(pixels):
-        values = pixels.movedim(-1, -3).float() / 255
+        values = pixels.movedim(pixels.ndim - 1, pixels.ndim - 3).float() / 255
         if data_config.get("normalisation") == "zscore":  # by each image's own channels
             spread = values.std((-2, -1), keepdim=True).clamp_min(1e-3)
             return (values - values.mean((-2, -1), keepdim=True)) / spread

@@ -83,6 +83,14 @@ def find_config(recipe: Recipe) -> dict:
     return found.to_dict() if found else {}
 
 
+def find_licence(recipe: Recipe) -> str | None:
+    """Return the licence of weights that timm or a package gives; None of a file, and of none."""
+    weights = recipe.network.weights
+    if weights.endswith(WEIGHT_FILES) or weights == "random":
+        return None
+    return "apache-2.0" if weights == "packaged" else find_config(recipe).get("license")
+
+
 def fingerprint_weights(recipe: Recipe) -> str:
     """Return what tells these weights from others: a file's SHA-256, a tag, or the seed."""
     weights, file = recipe.network.weights, find_weight_file(recipe)

@@ -215,12 +215,19 @@ def show_explanations(explanations: list, columns: int = 2):
         titles = ("prediction:", "label:") if len(explanation.maps) > 1 else ("both:",)
         for place, said, (name, heat) in zip(places[1:], titles, explanation.maps.items(),
                                              strict=False):
-            # As if by a lamp on what counted.
-            lit = explanation.image * (0.2 + 0.8 * heat[:, :, None])
-            place.imshow(lit)
+            place.imshow(light_up(explanation.image, heat))
             place.contour(heat, [0.5], colors=["#ffa90e"], linewidths=1)
             place.set_title(f"{said} {shorten(name, 12)}", fontsize=9, weight="normal")
     return figure
+
+
+def light_up(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Return a photo as if a lamp shone on what counted.
+
+    Args:
+        image: (H, W, 3) from 0 to 1; `heat`: (H, W) from 0 to 1.
+    """
+    return image * (0.2 + 0.8 * heat[:, :, None])
 
 
 def show_confusions(table: pd.DataFrame, pairs: pd.DataFrame, count: int = 8):

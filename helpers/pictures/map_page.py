@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 from tqdm import tqdm
 
-from helpers.data.images import UnreadableImageError, decode_image
+from helpers.data.images import UnreadableImageError, shrink_image
 from helpers.data.table import name_path
 from helpers.files import write_whole
 from helpers.pictures.charts import pick_colour, shorten, styled
@@ -174,13 +172,9 @@ def encode_photos(paths, budget: int) -> tuple[list[str | None], int]:
 def encode_photo(path: str, side: int) -> str | None:
     """Return a photo that fits into `side` pixels, as base64 JPEG; None if it is unreadable."""
     try:
-        image = decode_image(path)
+        return base64.b64encode(shrink_image(path, side, quality=70)).decode()
     except UnreadableImageError:
         return None
-    image.thumbnail((side, side), Image.Resampling.BILINEAR)
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=70)
-    return base64.b64encode(stream.getvalue()).decode()
 
 
 def embed_json(values) -> str:

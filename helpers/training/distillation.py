@@ -11,8 +11,7 @@ import numpy as np
 from helpers.data.splits import select_rows
 from helpers.features.store import load_features
 from helpers.files import SuiteError, load_json, show_path
-from helpers.run import OUTPUTS, Run
-from helpers.settings import Recipe
+from helpers.run import OUTPUTS, Run, reopen_run
 from helpers.training.crossvalidation import describe_inputs, load_models
 
 Teacher = Callable[[int], np.ndarray]  # fold -> (images, classes) probabilities float32
@@ -28,13 +27,7 @@ def open_teacher(name: str) -> Run:
     if not (folder / "metadata.json").is_file():
         raise SuiteError(f"the teacher {show_path(folder)} is no finished run: `teacher` names "
                          "a folder under outputs/ in which 01 to 04 have been run.")
-    values = load_json(folder / "metadata.json")["configuration"]
-    notes = load_json(folder / "artefacts.json").get("oof_probabilities.csv", {})
-    for key, value in notes.get("settings", {}).items():  # 04 may have been run anew since
-        section, _, setting = key.partition(".")
-        values[section][setting] = value
-    recipe = Recipe(**values)
-    return Run(recipe, folder, ("--recipe", recipe.name, "--set", f"run={name}"))
+    return reopen_run(folder)
 
 
 def load_teacher(teacher: Run, rows, classes: list[str], answer_networks) -> Teacher:

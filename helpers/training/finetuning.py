@@ -8,6 +8,7 @@ kept: folds whole, phases as weights, epochs as checkpoints, all below `models/`
 """
 
 import gc
+import hashlib
 import json
 import shutil
 import sys
@@ -37,6 +38,8 @@ from helpers.training.networks import (
     save_network,
 )
 from helpers.training.plan import Plan, create_plan, require_photos
+
+BUDGET = "budget.json"
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,19 @@ def train_networks(run: Run, progress: bool = True) -> Trained:
     count = run.recipe.finetune.processes or torch.cuda.device_count() or 1
     if world() == 1 and count > 1:
         run_processes(count, "helpers.training.finetuning", run.options)
+    plan, place = _plan_training(run, progress), run.path("networks")
+    trained = cross_validate_networks(plan, place, forecast=True)
+    if rank() == 0:
+        with run.write("networks"):
+            pass  # they are there
+        run.save("training_log", trained.log)
+    return trained
+
+
+def _plan_training(run: Run, progress: bool) -> Plan:
+    """Return the run's plan, with its teacher if it has one."""
     plan = replace(create_plan(run), quiet=not progress)
-    name, place = plan.settings.teacher, run.path("networks")
+    name = plan.settings.teacher
     if name == run.folder.name:
         raise SuiteError(f"{name} cannot be its own teacher: training would replace it. Give "
                          "this run another name (`run`).")
@@ -84,12 +98,32 @@ def train_networks(run: Run, progress: bool = True) -> Trained:
         answers = load_teacher(teacher, plan.rows, plan.classes, answer_training_images)
         plan = replace(plan, teacher=answers, origin=plan.origin | {
             "teacher": hash_files(teacher.need(models))[0]})
-    trained = cross_validate_networks(plan, place, forecast=True)
-    if rank() == 0:
-        with run.write("networks"):
-            pass  # they are there
-        run.save("training_log", trained.log)
-    return trained
+    return plan
+
+
+def refit_network(run: Run, target: Path, progress: bool = True):
+    """Train one more network, on all training images, and write it to `target`.
+
+    As the folds' networks, but that no fold is left out; an inner fold still chooses the epoch
+    under `keep_epoch: best`. What is finished is kept until it is done.
+
+    Returns:
+        The network, in evaluation mode, on the CPU.
+    """
+    plan = _plan_training(run, progress)
+    every = int(plan.folds.max()) + 1  # a fold that no image is in
+    if plan.teacher:
+        folds, answers = range(every), plan.teacher
+        plan = replace(plan, teacher=lambda _: np.mean([answers(f) for f in folds], axis=0))
+    if (run.path("networks") / BUDGET).exists():  # as many epochs as the folds' networks had
+        plan = _fit_budget(plan, run.path("networks"))
+    origin = hashlib.sha256(json.dumps(plan.origin, sort_keys=True).encode()).hexdigest()[:16]
+    place = run.folder / ".refit" / origin
+    _, network, _ = train_fold(plan, every, make_folder(place))
+    description = describe_classifier(plan.recipe, plan.measured, plan.classes)
+    save_network(network, description, target)
+    shutil.rmtree(place.parent)
+    return network.eval()
 
 
 def cross_validate_networks(plan: Plan, place: Path, folds: Iterable[int] | None = None,
@@ -138,7 +172,7 @@ def _remove_checkpoints(plan: Plan, place: Path, fold: int) -> None:
 
 def _fit_budget(plan: Plan, place: Path) -> Plan:
     """Say what the training will take; cut its epochs, once, if `minutes` says so."""
-    record = place / "budget.json"
+    record = place / BUDGET
     if not record.exists():
         network = begin_network(plan, 0)
         epochs, line = forecast_training(

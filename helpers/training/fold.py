@@ -190,6 +190,8 @@ def _answer(module: ClassifierModule, data: ImageData) -> np.ndarray:
     """Return what the network answers for the fold's images and then the unseen ones."""
     gpu = torch.cuda.is_available()
     module.to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if gpu else "cpu")
+    if not len(data.judged) + len(data.asked):  # trained on all there is
+        return np.empty((0, 0), np.float32)
     # In the order of positions: the table holds training images first.
     return answer_images(module.network, module.prepare, data.predict_dataloader(),
                          len(data.judged) + len(data.asked))

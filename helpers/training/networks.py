@@ -95,6 +95,21 @@ def save_network(network, description: dict, path: Path) -> None:
         save_file(state, temporary, {"suite": json.dumps(note)})
 
 
+def read_network(path: Path) -> tuple[dict, dict]:
+    """Return what `save_network` wrote: the description with `versions`, and the tensors.
+
+    Raises:
+        SuiteError: the file is damaged, or no such file.
+    """
+    try:
+        with safe_open(path, "pt") as stored:
+            return json.loads((stored.metadata() or {})["suite"]), {
+                name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise SuiteError(f"{show_path(path)} is damaged, or no network of this suite ({error}). "
+                         "Remove it and run 04_training again.") from error
+
+
 def load_network(path: Path, recipe: Recipe, description: dict):
     """Read a trained network, in evaluation mode.
 
@@ -102,13 +117,7 @@ def load_network(path: Path, recipe: Recipe, description: dict):
         SuiteError: the file is damaged, or is of another architecture, other classes, or
             another preprocessing than `description`.
     """
-    try:
-        with safe_open(path, "pt") as stored:
-            note = json.loads((stored.metadata() or {})["suite"])
-            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise SuiteError(f"{show_path(path)} is damaged, or no network of this suite ({error}). "
-                         "Remove it and run 04_training again.") from error
+    note, state = read_network(path)
     versions = note.pop("versions", {})
     changed = describe_changes(note, description)
     if changed:
