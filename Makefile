@@ -3,11 +3,12 @@ PYTHON ?= python3
 RECIPE ?= demo
 DATA ?=
 SET ?=
+RUN ?= $(RECIPE)
 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint notebooks bench clean
+.PHONY: help install run app test lint notebooks bench clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +27,10 @@ run: install  ## run the six main notebooks: make run DATA=my_photos, or RECIPE=
 	$(BIN)/python -m helpers.batch --recipe $(if $(DATA),own,$(RECIPE)) \
 	  $(if $(SET)$(DATA),--set) $(if $(DATA),"data=$(DATA)") $(SET)
 
+app: install  ## open the web page of a run: make app RUN=vehicles
+	-$(BIN)/python -m helpers.serving.saving --run outputs/$(RUN)
+	$(BIN)/streamlit run helpers/serving/app.py -- --run outputs/$(RUN)
+
 test: install lint  ## pass the tests
 	$(BIN)/python -m pytest
 
@@ -35,7 +40,7 @@ lint: install  ## check the style
 notebooks: install  ## after editing a notebook's .py: pair, run the demo, keep its outputs
 	$(BIN)/jupytext --quiet --sync notebooks/*.py
 	rm -rf outputs/demo
-	$(BIN)/python -m helpers.batch --recipe demo --set final=true --until 10
+	$(BIN)/python -m helpers.batch --recipe demo --set final=true --until 11
 	$(BIN)/python -m helpers.dev.publish
 
 bench: install  ## measure speed and findings: make bench PHOTOS=folder-of-photos

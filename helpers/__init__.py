@@ -14,7 +14,7 @@ it (a test holds that), and the files at the door from none:
     evaluation   scores, intervals, calibration, label errors, shortcuts,
                  Grad-CAM, ensembles, t-SNE, everything compared                 04 to 10
     pictures     charts, galleries, the report, the model card, the map          all
-    serving      the saved model at work, the web page                           to come
+    serving      the saved model, predictions, ONNX, the web page                11
     dev          benches, publishing; no part of the product
 
 Importing this package or a room loads nothing heavy; every module imports what it needs.

@@ -1,4 +1,4 @@
-"""Settings of what is drawn, reported and compared (05 to 10)."""
+"""Settings of what is drawn, reported, compared and served (05 to 11)."""
 
 from typing import Annotated, Literal
 
@@ -91,3 +91,18 @@ class EvaluationSettings(Section):
         if len(set(names)) < len(names):
             raise ValueError("it should name each head once")
         return names
+
+
+class ServingSettings(Section):
+    """The model that leaves the run (11)."""
+
+    serve: Literal["ensemble", "refit"] = setting(
+        "`ensemble`: the models of all folds, whose calibrated answers are averaged; `refit`: "
+        "one model, trained once more on all training images. It is smaller, and trained "
+        "networks answer faster; the scores are still those of the folds' models.", "ensemble")
+    reference_photos: int = setting(
+        "Training photos kept with it as thumbnails, to show the nearest ones to an answer; with "
+        "0 no photo leaves the run, samples for the page included.", 2000, ge=0)
+    notes: str | None = setting(
+        "Where the images come from and what they may be used for; it is shown with the model.",
+        None)

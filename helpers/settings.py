@@ -10,7 +10,11 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
-from helpers.evaluation_settings import EvaluationSettings, ProjectionSettings
+from helpers.evaluation_settings import (
+    EvaluationSettings,
+    ProjectionSettings,
+    ServingSettings,
+)
 from helpers.files import ROOT, resolve_path
 from helpers.finetune_settings import FinetuneSettings
 from helpers.head_settings import HeadSettings
@@ -183,6 +187,7 @@ class Recipe(Section):
     finetune: FinetuneSettings = FinetuneSettings()
     projection: ProjectionSettings = ProjectionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    serving: ServingSettings = ServingSettings()
 
     @model_validator(mode="before")
     @classmethod

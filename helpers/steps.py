@@ -75,6 +75,10 @@ STEPS = (
                    "evaluation.bootstrap", "evaluation.final", "evaluation.sizes",
                    "evaluation.sizes_finetuned", "evaluation.sizes_images"),
          makes={"sizes": "sizes.csv"}),
+    Step("11_serving", reads=("table", "label_mapping", "metadata", "train_features", "head",
+                              "networks", "oof_probabilities", "test_probabilities", "metrics",
+                              "classes", "calibration", "card"),
+         settings=("serving",), makes={"model": "model"}),
 )
 NOTEBOOKS = tuple(step.name for step in STEPS)
 MAIN_LINE = NOTEBOOKS[:6]  # what `make run` runs; the others are asked for by number

@@ -27,6 +27,9 @@ TINY = {
     "experiment_size": 32, "sizes": [16, 32], "sizes_finetuned": [32], "sizes_images": 60,
 }
 
+CHROMIUM = os.environ.get("SUITE_BROWSER") or shutil.which("chromium") or shutil.which(
+    "chromium-browser") or shutil.which("google-chrome")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _remove_outputs():
@@ -83,3 +86,64 @@ def folders(tmp_path_factory) -> Path:
         for path in sorted((PHOTOS / name).iterdir())[:12]:
             shutil.copy(path, place / name)
     return place
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium without a window."""
+    if not CHROMIUM:
+        pytest.skip("no Chromium here: install it, or name one in SUITE_BROWSER")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=[
+            "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader",
+            "--enable-unsafe-swiftshader"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def finish_run():
+    """Return a function that does what 01 to 06 do, pictures left out, and returns the run."""
+    from helpers.data.preparation import prepare_run
+    from helpers.evaluation.summary import evaluate_run
+    from helpers.features.extraction import extract_run
+    from helpers.pictures.report import write_report
+    from helpers.run import open_run
+    from helpers.training.strategies import train_run
+
+    def finish(recipe: str, **settings):
+        run = open_run(recipe, settings)
+        if not run.is_current("train_features"):
+            prepare_run(run)
+            extract_run(run)
+        train_run(run)
+        evaluate_run(run)
+        write_report(run)
+        return run
+
+    return finish
+
+
+@pytest.fixture(scope="session")
+def served_recipe(folders, write_recipe):
+    """The recipe of `served_run`."""
+    return write_recipe("served", folders, source="folders", run="served",
+                        notes="TrashNet, MIT")
+
+
+@pytest.fixture(scope="session")
+def served_run(served_recipe, finish_run):
+    """A finished run of three classes, its model saved."""
+    from helpers.serving.saving import save_model
+
+    run = finish_run(served_recipe)
+    save_model(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def many_photos() -> list[str]:
+    """200 photos of the demo, from all classes."""
+    return [str(path) for path in sorted(PHOTOS.rglob("*.jpg"))[::3]]

@@ -27,23 +27,6 @@ from helpers.run import open_run
 from helpers.training.strategies import train_run
 
 ODD = "<b>a&b|</script>"  # as a class may be called
-CHROMIUM = os.environ.get("SUITE_BROWSER") or shutil.which("chromium") or shutil.which(
-    "chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium without a window."""
-    if not CHROMIUM:
-        pytest.skip("no Chromium here: install it, or name one in SUITE_BROWSER")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=[
-            "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader",
-            "--enable-unsafe-swiftshader"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

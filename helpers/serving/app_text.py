@@ -1,0 +1,40 @@
+"""App text: what the web page says, in English and in French, from `templates/app.yaml`."""
+
+import functools
+import re
+from pathlib import Path
+
+import yaml
+
+LANGUAGES = {"English": "en", "Français": "fr"}
+FILE = Path(__file__).parent / "templates" / "app.yaml"
+
+
+@functools.cache
+def load_texts() -> dict[str, dict[str, str]]:
+    """Return key -> language -> text, and `reasons`: English -> French."""
+    return yaml.safe_load(FILE.read_text("utf-8"))
+
+
+def say(language: str, key: str, **values) -> str:
+    """Return a text of the page in `en` or `fr`."""
+    return load_texts()[key][language].format(**values)
+
+
+def say_reason(language: str, reason: str) -> str:
+    """Return why a photo was refused, in the page's language as far as it is known."""
+    if language == "fr":
+        for english, french in load_texts()["reasons"].items():
+            reason = reason.replace(english, french)
+    return reason
+
+
+def say_share(language: str, value: float) -> str:
+    """Return a share as a percentage: 71.6%, in French 71,6 %."""
+    text = f"{100 * value:.1f}"
+    return f"{text}%" if language == "en" else f"{text.replace('.', ',')}\u00a0%"
+
+
+def escape(text: str) -> str:
+    """Return a text that stays itself in Markdown, whatever a file or a class is called."""
+    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:])", r"\\\1", text.replace("\n", " "))
