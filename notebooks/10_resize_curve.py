@@ -217,4 +217,4 @@ run.finish("10_resize_curve")
 #                           difference.loc["accuracy"]))
 
 # %% [markdown]
-# Back to the start: [01 · Look at the data first](01_eda.ipynb).
+# Next: [11 · Serve the model](11_serving.ipynb) takes the model out of the notebooks.

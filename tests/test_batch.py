@@ -41,7 +41,7 @@ def recipe(rakuten, write_recipe):
 @pytest.fixture(scope="module")
 def finished(recipe):
     """The folder of a run of which `main` has executed all notebooks."""
-    assert batch.main(["--recipe", recipe, "--until", "10"]) == 0
+    assert batch.main(["--recipe", recipe, "--until", "11"]) == 0
     return open_run(recipe)
 
 

@@ -392,7 +392,7 @@ def test_the_command_lists_what_it_cannot_read(run, tmp_path, capsys):
     arguments = ["--run", str(run.folder), "--out", str(target), str(place)]
     assert predict.main(arguments) == 1
     said = capsys.readouterr()
-    assert "12 photos answered, 1 could not be read" in said.out
+    assert "12 photos classified, 1 could not be read" in said.out
     assert "bad.jpg: not an image" in said.err
     table = pd.read_csv(target, keep_default_na=False)
     assert len(table) == 13 and (table.refused != "").sum() == 1
@@ -406,7 +406,7 @@ def test_the_command_lists_what_it_cannot_read(run, tmp_path, capsys):
     (["{photos}", "--run", "{empty}"], "there is no saved model in"),
     (["{photos}", "--out", "{empty}"], "is a folder: name a file"),
     (["{photos}", "--engine", "abacus"], "engine cannot be 'abacus'"),
-    (["{photos}", "--texts", "x.csv"], "answers for photos alone"),
+    (["{photos}", "--texts", "x.csv"], "takes photos only"),
 ])
 def test_the_command_says_what_is_wrong(run, arguments, said, tmp_path, capsys):
     places = {"photos": str(PHOTOS / "trash"), "empty": str(tmp_path)}
@@ -422,7 +422,7 @@ def test_saving_by_command(run, monkeypatch, capsys):
 
     assert call() == 0 and "is there already" in capsys.readouterr().out
     assert call("--set", "folds=3") == 2
-    assert "here it takes serve, reference_photos, notes" in capsys.readouterr().err
+    assert "only serve, reference_photos, notes can be changed here" in capsys.readouterr().err
     assert call("--set", "serve=twice") == 2
     assert "it is one of ensemble, refit" in capsys.readouterr().err
     assert reopen_run(run.folder).recipe == run.recipe

@@ -66,9 +66,10 @@ def decode_image(path: str | Path, content: bytes | None = None) -> Image.Image:
         raise UnreadableImageError(reason.replace(str(path), show_path(path))) from error
 
 
-def shrink_image(path: str | Path, side: int, quality: int) -> bytes:
-    """Return a photo that fits into `side` pixels, as JPEG; raises as `decode_image`."""
-    image, stream = decode_image(path), io.BytesIO()
+def shrink_image(path: str | Path, side: int, quality: int,
+                 content: bytes | None = None) -> bytes:
+    """Return a photo that fits into `side` pixels, as JPEG; the rest as `decode_image`."""
+    image, stream = decode_image(path, content), io.BytesIO()
     image.thumbnail((side, side), Image.Resampling.BILINEAR)
     image.save(stream, "JPEG", quality=quality)
     return stream.getvalue()

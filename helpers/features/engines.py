@@ -46,7 +46,7 @@ class Engine:
         return self.shape[0]
 
 
-class _DiffersError(SuiteError):
+class DiffersError(SuiteError):
     """An engine computes something else than eager torch."""
 
 
@@ -97,7 +97,7 @@ def build_engine(model, data_config: dict, recipe: Recipe, pixels: np.ndarray,
             compute = compile_network(model, data_config, **options)
             return _compare(Engine("openvino", "cpu", compute, width, **options), pixels, exact)
         except SuiteError as error:
-            if wanted == "openvino" or not isinstance(error, _DiffersError):
+            if wanted == "openvino" or not isinstance(error, DiffersError):
                 raise
             reason = error
         except Exception as error:  # converting raises whatever an operation stumbles over
@@ -118,13 +118,13 @@ def _compare(engine: Engine, pixels: np.ndarray, exact: np.ndarray) -> Engine:
     batch[: len(pixels)] = pixels
     found = engine.compute(batch)[: len(pixels)]
     if not np.isfinite(found).all():
-        raise _DiffersError(f"{engine.name} in {engine.precision} gives features that are no "
+        raise DiffersError(f"{engine.name} in {engine.precision} gives features that are no "
                             "numbers; set `precision: float32`, or look at the `weights`.")
     largest = float(np.abs(exact).max())
     engine.difference = float(np.abs(found - exact).max()) / (largest or 1.0)
     exactly = engine.name == "openvino" and engine.precision == "float32"
     if not engine.difference <= (EXACT if exactly else TOLERANCE[engine.precision]):
-        raise _DiffersError(f"{engine.name} in {engine.precision} gives features that differ "
+        raise DiffersError(f"{engine.name} in {engine.precision} gives features that differ "
                             f"from eager float32 torch by {engine.difference:.1g} of the largest "
                             "one; set `engine: torch` and `precision: float32`.")
     return engine

@@ -83,6 +83,16 @@ def find_config(recipe: Recipe) -> dict:
     return found.to_dict() if found else {}
 
 
+def name_weights(recipe: Recipe) -> str:
+    """Return what to call the weights where people read: a file's name, a package, or a tag."""
+    backbone, weights = recipe.network.backbone, recipe.network.weights
+    if weights == "packaged":
+        return PACKAGED[backbone][0]
+    if weights.endswith(WEIGHT_FILES) or weights == "random":
+        return Path(weights).name
+    return f"{backbone}.{fingerprint_weights(recipe)}"
+
+
 def find_licence(recipe: Recipe) -> str | None:
     """Return the licence of weights that timm or a package gives; None of a file, and of none."""
     weights = recipe.network.weights

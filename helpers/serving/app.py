@@ -16,28 +16,38 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:] = [str(ROOT), *(path for path in sys.path if path != str(ROOT))]
 
-import altair as alt  # noqa: E402
-import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import streamlit as st  # noqa: E402
 from PIL import Image, ImageOps  # noqa: E402
 
+from helpers.data.images import shrink_image  # noqa: E402
 from helpers.files import SuiteError  # noqa: E402
 from helpers.pictures.galleries import light_up  # noqa: E402
 from helpers.serving.app_text import (  # noqa: E402
     LANGUAGES,
     escape,
     say,
+    say_number,
     say_reason,
     say_share,
+)
+from helpers.serving.app_views import (  # noqa: E402
+    rank_classes,
+    show_beginning,
+    show_best,
+    show_certainty,
+    show_headline,
+    show_model,
+    show_table,
 )
 from helpers.serving.model_folder import find_model  # noqa: E402
 from helpers.serving.photos import Limits  # noqa: E402
 from helpers.serving.predictor import Predictor, load_predictor  # noqa: E402
 
 FILES, MEGABYTES, PIXELS = 20, 20, 50_000_000  # of an upload; .streamlit/config.toml says 20, too
-BEST, NEAREST, WEAKEST = 5, 5, 3
-BLUE, GREY = "#1f5fa8", "#9aa5b1"
+NEAREST = 5
+SIDE, QUALITY = 800, 85  # of the photo as it is shown
+LISTED, EXPLAINED = 500, 20  # answers, and their reasons, that are kept of a visit
 # Streamlit's captions are too pale, and its uploader speaks English alone, and tells what it has
 # refused only to whoever points at it.
 STYLE = """
@@ -83,18 +93,18 @@ def main() -> None:
         folder = find_model(place)
         predictor = _load(str(folder), (folder / "model.json").stat().st_mtime)
     except SuiteError as error:
-        _show_beginning(language, error)
+        show_beginning(language, error)
         return
     names = ", ".join(map(escape, predictor.classes))
     st.write(say(language, "classes", count=len(predictor.classes), names=names))
-    _show_headline(predictor.note, language)
+    show_headline(predictor.note, language)
     given = _ask_for_photos(predictor, language)
     text = st.text_area(say(language, "text"), max_chars=5000) if (
         predictor.note["inputs"] == "both") else ""
     for key, name, content, label in given:
         _show_answer(predictor, language, f"{key} {text}", name, content, text, label)
     _show_list(predictor, language)
-    _show_model(predictor.note, language)
+    show_model(predictor.note, language)
 
 
 def _choose_language() -> str:
@@ -104,20 +114,6 @@ def _choose_language() -> str:
     chosen = st.segmented_control("Language · Langue", list(LANGUAGES), key="language",
                                   required=True, label_visibility="collapsed")
     return LANGUAGES[chosen]
-
-
-def _show_beginning(language: str, error: SuiteError) -> None:
-    st.info(say(language, "no_model"))
-    st.write(say(language, "how"))
-    st.code("make run\nmake app", language="bash")
-    st.caption(say(language, "reason", reason=escape(str(error))))
-
-
-def _show_headline(note: dict, language: str) -> None:
-    score = note["scores"]["out-of-fold"]["accuracy"]
-    value, low, high = (say_share(language, score[key]) for key in ("value", "low", "high"))
-    st.caption(say(language, "headline", accuracy=value, low=low, high=high,
-                   images=note["trained_on"]["images"], date=note["trained"][:10]))
 
 
 def _ask_for_photos(predictor: Predictor, language: str) -> list[tuple]:
@@ -166,10 +162,12 @@ def _show_answer(predictor: Predictor, language: str, key: str, name: str, conte
     if key not in answers:
         try:
             with _gate():
-                answers[key] = predictor.predict([content], [text]).iloc[0].to_dict() | {
-                    "photo": name}
+                found = predictor.predict([content], [text]).iloc[0].to_dict()
+                picture = None if found["refused"] else shrink_image(
+                    "", SIDE, QUALITY, content)
+                _keep(answers, key, found | {"photo": name, "picture": picture}, LISTED)
         except Exception:  # one visitor's photo must not take the page down
-            logging.getLogger(__name__).exception("a photo could not be answered for")
+            logging.getLogger(__name__).exception("a photo could not be classified")
             st.error(say(language, "failed"))
             return
     found = answers[key]
@@ -179,51 +177,24 @@ def _show_answer(predictor: Predictor, language: str, key: str, name: str, conte
         return
     with st.container(border=True):
         left, right = st.columns([2, 3])
-        left.image(content, caption=escape(name), width="stretch", alt=name)
+        left.image(found["picture"], caption=escape(name), width="stretch", alt=name)
         with right:
             st.subheader(escape(found["prediction"]), anchor=False)
             share = say_share(language, found["confidence"])
             st.write(say(language, "confidence", share=share))
-            _show_certainty(predictor.note, found, language)
-            _show_best(predictor, found, language)
+            show_certainty(predictor.note, found, language)
+            show_best(predictor.classes, found, language)
             if label:
                 st.caption(say(language, "label_said", label=escape(label)))
         if st.toggle(say(language, "full"), key=f"full {key}"):
             _show_reasons(predictor, found, content, language, key)
 
 
-def _show_certainty(note: dict, found: dict, language: str) -> None:
-    known = note["abstention"]
-    if known["threshold"] is None or known["accuracy"] is None:
-        st.warning(say(language, "never_sure", wished=say_share(language, known["wished"])))
-    elif found["sure"]:
-        values = {key: say_share(language, known[key])
-                  for key in ("threshold", "accuracy", "low", "high")}
-        st.caption(say(language, "sure", **values))
-    else:
-        st.warning(say(language, "unsure", threshold=say_share(language, known["threshold"])))
-
-
-def _rank(predictor: Predictor, found: dict) -> pd.Series:
-    return pd.Series({name: found[f"p_{name}"] for name in predictor.classes}).sort_values(
-        ascending=False, kind="stable")
-
-
-def _show_best(predictor: Predictor, found: dict, language: str) -> None:
-    best = _rank(predictor, found).head(BEST)
-    said = [say_share(language, value) for value in best]
-    table = pd.DataFrame({"kind": best.index, "value": best.to_numpy(), "said": said,
-                          "first": np.arange(len(best)) == 0})
-    bars = alt.Chart(table).encode(
-        y=alt.Y("kind:N", sort=None, title=None, axis=alt.Axis(
-            labelFontSize=14, labelLimit=150, labelColor="#1c2733", ticks=False, domain=False)),
-        x=alt.X("value:Q", scale=alt.Scale(domain=[0, 1.25]), axis=None))
-    colour = alt.condition("datum.first", alt.value(BLUE), alt.value(GREY))
-    drawn = bars.mark_bar(height=18, cornerRadiusEnd=3).encode(color=colour)
-    text = bars.mark_text(align="left", dx=6, fontSize=14, color="#1c2733").encode(text="said:N")
-    pairs = ", ".join(f"{name} {share}" for name, share in zip(best.index, said, strict=True))
-    st.altair_chart((drawn + text).properties(height=32 * len(best)), width="stretch",
-                    alt=say(language, "best", count=len(best), said=pairs))
+def _keep(kept: dict, key: str, value, most: int) -> None:
+    """Add to what is kept of a visit, and let go of the oldest."""
+    kept[key] = value
+    while len(kept) > most:
+        kept.pop(next(iter(kept)))
 
 
 def _show_reasons(predictor: Predictor, found: dict, content: bytes, language: str,
@@ -237,7 +208,7 @@ def _show_reasons(predictor: Predictor, found: dict, content: bytes, language: s
             except SuiteError:
                 lit = None
             nearest = predictor.find_nearest(content, NEAREST) if predictor.references else None
-            reasons[key] = lit, nearest
+            _keep(reasons, key, (lit, nearest), EXPLAINED)
     lit, nearest = reasons[key]
     if lit is None:
         st.caption(say(language, "no_gradcam"))
@@ -246,19 +217,14 @@ def _show_reasons(predictor: Predictor, found: dict, content: bytes, language: s
         st.image(lit, caption=escape(said), width=300, alt=said)
     if nearest is not None:
         st.write(say(language, "nearest"))
-        said = [say(language, "similar", label=row.label, value=f"{row.similarity:.2f}")
+        said = [say(language, "similar", label=row.label,
+                    value=say_number(language, row.similarity, 2))
                 for row in nearest.itertuples()]
         st.image(nearest.photo.tolist(), caption=[*map(escape, said)], width=120, alt=said)
-    every = _rank(predictor, found)
+    every = rank_classes(predictor.classes, found)
     st.write(say(language, "every"))
-    _show_table({say(language, "kind"): every.index, say(language, "probability"): [
+    show_table({say(language, "kind"): every.index, say(language, "probability"): [
         say_share(language, value) for value in every]})
-
-
-def _show_table(columns: dict) -> None:
-    """Show a table as HTML, which a screen reader can read, as it cannot read a drawn one."""
-    rows = pd.DataFrame(columns).astype(str).map(escape)
-    st.table(rows.set_index(rows.columns[0]))
 
 
 def _show_list(predictor: Predictor, language: str) -> None:
@@ -267,15 +233,15 @@ def _show_list(predictor: Predictor, language: str) -> None:
     if not answers:
         return
     st.subheader(say(language, "list"), anchor=False)
-    table = pd.DataFrame(answers)
+    table = pd.DataFrame(answers).drop(columns="picture")
     answered = table.refused == ""
-    _show_table({
+    show_table({
         say(language, "photo"): table.photo,
         say(language, "answer"): table.prediction.where(answered, [
             say_reason(language, reason) for reason in table.refused]),
-        say(language, "probability"): [say_share(language, value) if good else "–"
-                                       for value, good in zip(table.confidence, answered,
-                                                              strict=True)],
+        say(language, "share"): [say_share(language, value) if good else "–"
+                                 for value, good in zip(table.confidence, answered,
+                                                        strict=True)],
         say(language, "is_sure"): [say(language, "said_yes" if sure else "said_no")
                                    for sure in table.sure]})
     # A spreadsheet would take a name that begins so for a formula.
@@ -288,32 +254,6 @@ def _show_list(predictor: Predictor, language: str) -> None:
         for key in ("answers", "reasons", "sample", "upload", "camera"):
             st.session_state.pop(key, None)
         st.rerun()
-
-
-def _show_model(note: dict, language: str) -> None:
-    """Say which model this is, trained when and on what, how good it is, and where it fails."""
-    with st.expander(say(language, "about")):
-        form = say(language, note["serve"], count=len(note["temperatures"]))
-        st.write(say(language, "method", name=escape(note["name"]), method=escape(note["method"]),
-                     form=form))
-        st.write(say(language, "data", notes=escape(note["notes"]["data"] or say(
-            language, "no_notes"))))
-        for part, scores in note["scores"].items():
-            _show_table({
-                part: list(scores),
-                say(language, "value"): [f"{score['value']:.3f}" for score in scores.values()],
-                say(language, "interval"): [f"{score['low']:.3f} – {score['high']:.3f}"
-                                            for score in scores.values()]})
-        st.caption(say(language, "judged"))
-        weak = sorted((row for row in note["by_class"] if row["images"]),
-                      key=lambda row: row["F1"])[:WEAKEST]
-        weakest = ", ".join(say(language, "weak", name=escape(row["class"]),
-                                value=f"{row['F1']:.2f}", images=row["images"]) for row in weak)
-        confused = ", ".join(say(language, "taken", label=escape(row["label"]), prediction=escape(
-            row["prediction"]), images=row["images"]) for row in note["confusions"][:WEAKEST])
-        st.write(say(language, "fails", weakest=weakest,
-                     confused=confused or say(language, "nothing")))
-        st.caption(say(language, "fingerprint", fingerprint=note["fingerprint"]))
 
 
 main()

@@ -12,7 +12,7 @@ FILE = Path(__file__).parent / "templates" / "app.yaml"
 
 @functools.cache
 def load_texts() -> dict[str, dict[str, str]]:
-    """Return key -> language -> text, and `reasons`: English -> French."""
+    """Return key -> language -> text, and `reasons` and `scores`: English -> French."""
     return yaml.safe_load(FILE.read_text("utf-8"))
 
 
@@ -29,10 +29,27 @@ def say_reason(language: str, reason: str) -> str:
     return reason
 
 
+def say_score(language: str, name: str) -> str:
+    """Return what a score, or a set of images, is called."""
+    return load_texts()["scores"].get(name, name) if language == "fr" else name
+
+
+def say_number(language: str, value: float, digits: int) -> str:
+    """Return a number with so many digits behind the point, in French the comma."""
+    text = f"{value:.{digits}f}"
+    return text if language == "en" else text.replace(".", ",")
+
+
+def say_date(language: str, moment: str) -> str:
+    """Return the day of an ISO time: 2026-11-27, in French 27/11/2026."""
+    day = moment[:10]
+    return day if language == "en" else "/".join(reversed(day.split("-")))
+
+
 def say_share(language: str, value: float) -> str:
     """Return a share as a percentage: 71.6%, in French 71,6 %."""
-    text = f"{100 * value:.1f}"
-    return f"{text}%" if language == "en" else f"{text.replace('.', ',')}\u00a0%"
+    text = say_number(language, 100 * value, 1)
+    return f"{text}%" if language == "en" else f"{text}\u00a0%"
 
 
 def escape(text: str) -> str:

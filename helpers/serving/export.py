@@ -72,7 +72,7 @@ def try_export(predictor: Predictor, target: Path) -> Path | None:
         return None
     names = ", ".join(sorted(path.name for path in target.iterdir()))
     print(f"{show_path(target)}: {names}; probabilities differ by at most "
-          f"{found['largest_difference']:.1g}")
+          f"{found['largest_difference']:.1g} from the saved model's")
     return target
 
 
@@ -93,7 +93,7 @@ def _export(module, inputs: dict, axes: dict, output: str, path: Path) -> None:
     except Exception as error:  # the exporter raises whatever an operation stumbles over
         first = next(filter(None, str(error).splitlines()), type(error).__name__)
         raise SuiteError(f"torch cannot export this network to ONNX ({first[:200]}). The saved "
-                         "model itself answers all the same.") from error
+                         "model still works.") from error
     finally:
         for voice, level in zip(voices, levels, strict=True):
             voice.setLevel(level)
@@ -142,8 +142,8 @@ def compare_export(predictor: Predictor, folder: Path, geometry: dict | None) ->
         (answers,) = model.run(None, {"pixels": pixels[None]})
         worst = max(worst, float(np.abs(answers[0] - own).max()))
     if not worst <= LARGEST:
-        raise SuiteError(f"the exported network answers otherwise: probabilities differ by up to "
-                         f"{worst:.2g}. The saved model itself answers as it should.")
+        raise SuiteError(f"the exported network gives other answers: probabilities differ by up "
+                         f"to {worst:.2g}. The saved model is unaffected.")
     return worst
 
 
@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
         folder = find_model(options.run)
         target = resolve_path(options.to) if options.to else folder.parent / "onnx"
         if target.exists() and not (target / DESCRIPTION).exists() and any(target.iterdir()):
-            raise SuiteError(f"{show_path(target)} holds other things: name a new folder.")
+            raise SuiteError(f"{show_path(target)} contains other files: choose another folder.")
         return 0 if try_export(load_predictor(folder), target) else 1
     except SuiteError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -82,7 +82,8 @@ def read_note(folder: Path) -> dict:
     if strange:
         raise SuiteError(f"{show_path(folder)} holds {strange[0]}, which is no part of a saved "
                          "model: it may be a pickle, which can run code when it is opened. "
-                         "Nothing was opened. Remove it if you know it, else the whole folder.")
+                         "No other file was opened. If you put it there, remove it; otherwise do "
+                         "not use this folder.")
     _compare_hashes(folder)
     return note
 
@@ -93,8 +94,8 @@ def _compare_hashes(folder: Path) -> None:
         lines = (folder / SUMS).read_text("utf-8").splitlines()
         known = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError) as error:
-        raise SuiteError(f"{show_path(folder / SUMS)} is missing or damaged, so nothing vouches "
-                         f"for the model. {again}") from error
+        raise SuiteError(f"{show_path(folder / SUMS)} is missing or damaged, so the model "
+                         f"cannot be verified. {again}") from error
     found = list_files(folder)
     for name in sorted({*known, *found} - {SUMS}):
         if name not in found:

@@ -1,4 +1,4 @@
-"""Predict: a saved model's answers for many photos, as CSV.
+"""Predict: many photos classified by a saved model, as CSV.
 
     python -m helpers.serving.predict --run outputs/vehicles my_photos --out predictions.csv
 
@@ -79,7 +79,7 @@ def write_predictions(predictor: Predictor, photos: Sequence[str], target: Path,
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m helpers.serving.predict",
-                                     description="Answer for photos with a saved model.")
+                                     description="Classify photos with a saved model.")
     parser.add_argument("photos", nargs="+", metavar="FOLDER_OR_FILE")
     parser.add_argument("--run", default="outputs/demo", metavar="outputs/RUN",
                         help="a run's folder, or that of a saved model")
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         predictor = load_predictor(options.run, options.engine, options.precision)
         columns = predictor.note["text_columns"]
         if options.texts and predictor.note["inputs"] != "both":
-            raise SuiteError("this model answers for photos alone: leave --texts away.")
+            raise SuiteError("this model takes photos only: leave out --texts.")
         texts = load_table_of_texts(Path(options.texts), columns, photos
                                     ) if options.texts else None
         target = resolve_target(options.out)
@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SuiteError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{show_path(target)}: {len(photos) - len(refused)} photos answered, "
+    print(f"{show_path(target)}: {len(photos) - len(refused)} photos classified, "
           f"{len(refused)} could not be read")
     for photo, reason in list(refused.items())[:LISTED]:
         tqdm.write(f"  {photo}: {reason}", file=sys.stderr)

@@ -1,6 +1,10 @@
-"""Predictor: a saved model at work. The notebook, the page, the batch command and the export
-all answer through it, with the preprocessing that was saved with the model."""
+"""Predictor: a saved model at work.
 
+Notebook, page and batch command classify through it, with the preprocessing that was saved with
+the model; the export is made from it and checked against it.
+"""
+
+import copy
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +17,7 @@ from tqdm import tqdm
 
 from helpers.evaluation.calibration import apply_temperature
 from helpers.evaluation.explain import HeadLayers, create_explainer, require_formula
-from helpers.features.engines import TOLERANCE, Engine, build_engine
+from helpers.features.engines import DiffersError, Engine, build_engine
 from helpers.features.store import warn_of_versions
 from helpers.features.streaming import compute_batches
 from helpers.files import SuiteError, show_path
@@ -77,11 +81,10 @@ def load_predictor(place: str | Path, engine: str = "auto", precision: str = "fl
     probe = load_probe(folder, reader)
     try:
         made = build_engine(trunk, config, recipe, *probe)
-        if not made.difference <= TOLERANCE[precision]:
-            raise SuiteError(f"its network's outputs differ by {made.difference:.1g}")
-    except SuiteError as error:
+    except DiffersError as error:
         raise SuiteError(f"{show_path(folder)} does not answer here as it did where it was "
-                         f"saved: {error}") from error
+                         f"saved: {error} Else install the versions of constraints.txt."
+                         ) from error
     return Predictor(folder, note, reader, made, trunk, _load_heads(folder, note))
 
 
@@ -138,16 +141,16 @@ class Predictor:
 
     def predict(self, photos: Sequence[Photo], texts: Sequence[str] | None = None,
                 progress: bool = False) -> pd.DataFrame:
-        """Answer for photos: files, what files hold (bytes), or opened images.
+        """Classify photos: files, what files hold (bytes), or opened images.
 
         Args:
-            texts: of each photo, for a model of photo and text; without one the photo alone
-                is answered for.
+            texts: of each photo, for a model of photo and text; where there is none, the photo
+                alone is classified.
             progress: show a bar.
 
         Returns:
             A row a photo, in order: `photo` (its file, or number), `prediction`, `confidence`,
-            `sure` (confident enough for the accuracy that the run wished for), `refused` (why a
+            `sure` (its confidence reaches the threshold of the target accuracy), `refused` (why a
             photo could not be read, else empty), and `p_<class>`.
         """
         parts = list(self.stream(photos, texts, progress))
@@ -254,8 +257,9 @@ class Predictor:
             SuiteError: the classifier is no formula.
         """
         heads = self._create_layers("ONNX") if self._heads else []
-        return CompleteNetwork(self._trunk, heads, self._powers, self.width, len(self.classes),
-                               self.reader.data_config).cpu().eval()
+        trunk = copy.deepcopy(self._trunk).cpu()  # the engine's own stays where it computes
+        return CompleteNetwork(trunk, heads, self._powers, self.width, len(self.classes),
+                               self.reader.data_config).eval()
 
     def _create_layers(self, what: str) -> list[nn.Module]:
         require_formula(self.note["kind"], what)

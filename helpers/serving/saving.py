@@ -126,8 +126,8 @@ def compare_answers(run: Run, folder: Path) -> float:
         worst = max(worst, float(np.abs(found - own.to_numpy(float)).max()))
     rounded = run.recipe.features.precision != "float32"
     if not worst <= (TOLERANCE[run.recipe.features.precision] if rounded else EXACT):
-        raise SuiteError(f"the saved model answers otherwise than 04 did (probabilities differ "
-                         f"by up to {worst:.2g}): run 03 and 04 again with this machine's "
+        raise SuiteError(f"the saved model answers differently from 04 (probabilities differ by "
+                         f"up to {worst:.2g}): run 03 and 04 again with this machine's library "
                          "versions.")
     return worst
 
@@ -144,9 +144,9 @@ def main() -> int:
         run, settings = reopen_run(resolve_path(options.run)), parse_settings(options.set)
         strange = set(settings) - set(ServingSettings.model_fields)
         if strange:
-            raise SuiteError(f"--set {min(strange)}: here it takes "
-                             f"{', '.join(ServingSettings.model_fields)}; the run was made with "
-                             "the other settings.")
+            raise SuiteError(f"--set {min(strange)}: only "
+                             f"{', '.join(ServingSettings.model_fields)} can be changed here; "
+                             "the run fixed the rest.")
         run = replace(run, recipe=change_recipe(run.recipe, settings))
         if run.is_current("model"):
             print(f"{show_path(run.path('model'))} is there already")
