@@ -265,7 +265,8 @@ def reopen_run(folder: Path) -> Run:
         values = load_json(folder / "metadata.json")["configuration"]
         backbone = values["network"]["backbone"].replace("/", "_")
         notes = load_json(folder / "artefacts.json")
-        for step in STEPS[: len(MAIN_LINE)]:  # some may have been run anew since
+        # Some may have been run anew since; those that compare leave settings of their own.
+        for step in (*STEPS[: len(MAIN_LINE)], STEPS[-1]):
             for file in step.makes.values():
                 note = notes.get(file.format(backbone=backbone), {})
                 for key, value in note.get("settings", {}).items():

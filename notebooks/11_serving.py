@@ -315,8 +315,7 @@ for habit, spoil in habits.items():
 # ## 7 · The web page
 #
 # In Colab the page appears below; elsewhere open the address. In a terminal,
-# `make app RUN=demo` starts it. Photos are kept in memory while a visitor is there, and
-# nowhere else.
+# `make app RUN=demo` starts it. What a visitor sends is gone when the visit ends.
 
 # %%
 from helpers.serving.launch import start_page

@@ -2,6 +2,8 @@
 
 import io
 import re
+import time
+import tomllib
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,8 +13,9 @@ from PIL import Image
 
 from helpers.data.demo import PHOTOS
 from helpers.serving.app_text import LANGUAGES, escape, load_texts, say, say_reason, say_share
-from helpers.serving.launch import start_page
+from helpers.serving.launch import APP, start_page
 from helpers.serving.predictor import load_predictor
+from helpers.serving.saving import save_model
 
 AT_ONCE = 20  # files that the page takes
 
@@ -103,9 +106,9 @@ def test_the_page_answers_for_200_photos_as_the_notebook_does(browser, served, s
             page.wait_for_selector("input[type=file]", state="attached")
 
 
-def encode(image, kind="PNG"):
+def encode(image, kind="PNG", **options):
     stream = io.BytesIO()
-    image.save(stream, kind)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -115,7 +118,7 @@ def test_bad_files_get_a_sentence_each_and_the_page_goes_on(browser, served, tmp
              "dot.png": encode(Image.new("L", (1, 1))),
              "bomb.png": encode(Image.new("1", (20_000, 20_000))),
              "huge.jpg": good + bytes(21 * 2**20),
-             "=../../<b>*x*[y](http://z).jpg": good}
+             "=../../<b>*x*[y](http://z.org) www.z.org a@z.org.jpg": good}
     said = {"zip.jpg": "not an image", "cut.jpg": "truncated file",
             "dot.png": "too small: 1 x 1 pixels", "bomb.png": "too large"}
     with visit(browser, served) as page:
@@ -130,28 +133,96 @@ def test_bad_files_get_a_sentence_each_and_the_page_goes_on(browser, served, tmp
         after = page.locator("[data-testid=stFileUploader]").evaluate(
             "element => getComputedStyle(element, '::after').content")
         assert "larger than 20 MB" in after
-        assert page.locator("a[href*='//z']").count() == 0, "a name is text, no markup"
+        assert page.locator("[data-testid=stMain] a").count() == 0, "a name is text, no markup"
         table = download(page)
         assert "huge.jpg" not in table.photo.tolist()
         assert table.photo.iloc[-1].startswith("'=") and table.refused.iloc[-1] == ""
 
 
-def test_two_visitors_at_once_see_their_own_photos_alone(browser, served):
+def test_two_visitors_at_once_see_their_own_photos_alone(browser, served, served_run):
+    own = load_predictor(served_run.folder)
     names = ["glass", "metal"]
-    photos = {name: [{"name": f"{name}-{number}.jpg", "mimeType": "image/jpeg",
-                      "buffer": path.read_bytes()}
-                     for number, path in enumerate(sorted((PHOTOS / name).iterdir())[:5])]
-              for name in names}
+    paths = {name: sorted((PHOTOS / name).iterdir())[:5] for name in names}
     with visit(browser, served) as one, visit(browser, served) as other:
-        for page, name in zip((one, other), names, strict=True):
-            upload(page, photos[name])
-        for page, name in zip((one, other), names, strict=True):
+        visitors = dict(zip(names, (one, other), strict=True))
+        for name, page in visitors.items():
+            upload(page, [{"name": f"{name}-{number}.jpg", "mimeType": "image/jpeg",
+                           "buffer": path.read_bytes()}
+                          for number, path in enumerate(paths[name])])
+        for page in visitors.values():  # both ask why, while the other is answered
+            page.locator("label", has_text="Show why").first.click()
+        for name, page in visitors.items():
             wait_for_answers(page, 5)
-            found = download(page).photo
-            assert len(found) == 5 and found.str.startswith(name).all()
+            page.get_by_text("Highlighted: what counted for").wait_for()
+            found = download(page)
+            assert len(found) == 5 and found.photo.str.startswith(name).all()
+            wanted = own.predict(list(map(str, paths[name])))
+            assert np.abs(found.filter(regex="^p_").to_numpy()
+                          - wanted.filter(regex="^p_").to_numpy()).max() <= 1e-4
+            shown = page.locator("[data-testid=stImage] img").first.evaluate(
+                "image => [image.naturalWidth, image.naturalHeight]")
+            assert shown == list(Image.open(paths[name][0]).size)
         one.get_by_role("button", name="Clear the list").click()
         one.get_by_role("button", name="Download the results (CSV)").wait_for(state="detached")
         assert len(download(other)) == 5
+
+
+def test_more_files_than_the_page_takes(browser, served, many_photos):
+    with visit(browser, served) as page:
+        upload(page, many_photos[: AT_ONCE + 5])
+        page.get_by_text(f"Only the first {AT_ONCE} photos were processed").wait_for()
+        wait_for_answers(page, AT_ONCE)
+        assert len(download(page)) == AT_ONCE
+        page.get_by_text("Français").click()  # the page runs again, without what it let go of
+        page.get_by_role("button", name="Vider la liste").wait_for()
+        wait_for_answers(page, AT_ONCE)
+
+
+def test_photos_of_other_kinds_are_answered_and_shown_upright(browser, served):
+    photo = Image.open(next((PHOTOS / "glass").iterdir())).convert("RGB")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    large = photo.resize((2048, 1536)).transpose(Image.Transpose.ROTATE_90)
+    deep = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
+    with visit(browser, served) as page:
+        upload(page, [
+            {"name": "turned.jpg", "mimeType": "image/jpeg",
+             "buffer": encode(large, "JPEG", exif=turned)},
+            {"name": "cmyk.jpg", "mimeType": "image/jpeg",
+             "buffer": encode(photo.convert("CMYK"), "JPEG")},
+            {"name": "deep.png", "mimeType": "image/png", "buffer": encode(deep)}])
+        wait_for_answers(page, 3)
+        width, height = page.locator("[data-testid=stImage] img").first.evaluate(
+            "image => [image.naturalWidth, image.naturalHeight]")
+        assert width > height, "upright, as the model was given it"
+        assert (download(page).refused == "").all()
+
+
+def test_a_model_that_is_saved_anew_is_loaded_anew(browser, served_run):
+    page = start_page(served_run.folder)
+    names = load_predictor(served_run.folder).classes
+    try:
+        with visit(browser, page) as visitor:
+            upload(visitor, str(next((PHOTOS / "glass").iterdir())))
+            wait_for_answers(visitor, 1)
+            time.sleep(1.1)  # `saved` is to the second
+            save_model(served_run)
+            visitor.get_by_text("Français").click()
+            visitor.get_by_role("button", name="Vider la liste").wait_for()
+            wait_for_answers(visitor, 1)
+            found = download(visitor, "Télécharger les résultats (CSV)")
+            assert [f"p_{name}" for name in names] == list(found.filter(regex="^p_"))
+            assert len(found) == 1
+    finally:
+        page.stop()
+
+
+def test_the_limits_of_page_and_server_are_the_same():
+    config = tomllib.loads((APP.parent / ".streamlit" / "config.toml").read_text("utf-8"))
+    said = re.search(r"FILES, MEGABYTES, PIXELS = (\d+), (\d+)", APP.read_text("utf-8"))
+    assert config["server"]["maxUploadSize"] == int(said[2])
+    assert config["server"]["address"] == "localhost" and int(said[1]) == AT_ONCE
+    assert config["browser"]["gatherUsageStats"] is False
 
 
 def test_samples_and_french_on_a_phone(browser, served):
@@ -228,7 +299,7 @@ def test_without_a_model_the_page_says_how_to_make_one(browser, tmp_path):
         visitor = browser.new_page()
         visitor.goto(page.address)
         visitor.get_by_text("There is no model to show yet.").wait_for()
-        assert "make app" in visitor.locator("body").inner_text()
+        visitor.locator("[data-testid=stCode]", has_text="make app").wait_for()
         visitor.close()
     finally:
         page.stop()
@@ -243,4 +314,4 @@ def test_both_languages_say_the_same():
     share = say_share("fr", 0.7159)
     assert say("fr", "confidence", share=share) == "Confiance\u00a0: 71,6\u00a0%"
     assert say_reason("fr", "too large: 9 x 9 pixels") == "image trop grande\u00a0: 9 × 9 pixels"
-    assert escape("a*b[c](d)\n_e_") == r"a\*b\[c\]\(d\) \_e\_"
+    assert escape("a*b[c](d)\n_e_&lt;") == r"a\*b\[c\]\(d\) \_e\_\&lt;"

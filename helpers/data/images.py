@@ -18,8 +18,9 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 PAPER = (255, 255, 255)  # colour behind transparent pixels
 MAX_PIXELS = 100_000_000  # a larger image is refused: it may be a decompression bomb
-# Others are not decoded: a PostScript file would start Ghostscript.
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "TGA", "ICO", "PCX",
+# Others are no images here: PostScript would start Ghostscript, an icon is decoded before its
+# size is known.
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "TGA", "PCX",
            "JPEG2000", "AVIF", "HEIF")
 
 
@@ -46,9 +47,7 @@ def decode_image(path: str | Path, content: bytes | None = None) -> Image.Image:
         content = path.read_bytes() if content is None else content
         if not content:
             raise UnreadableImageError("empty file")
-        image = Image.open(io.BytesIO(content))
-        if image.format not in FORMATS:
-            raise UnreadableImageError(f"files of kind {image.format} are not decoded")
+        image = open_image(content)
         if image.width * image.height > MAX_PIXELS:
             raise UnreadableImageError(f"too large: {image.width} x {image.height} pixels")
         return convert_image(image)
@@ -66,12 +65,18 @@ def decode_image(path: str | Path, content: bytes | None = None) -> Image.Image:
         raise UnreadableImageError(reason.replace(str(path), show_path(path))) from error
 
 
+def open_image(content: bytes) -> Image.Image:
+    """Return an image of which only the header has been read; Pillow's errors."""
+    Image.init()  # all that this Pillow, and plugins of it, can decode
+    return Image.open(io.BytesIO(content), formats=[k for k in FORMATS if k in Image.OPEN])
+
+
 def shrink_image(path: str | Path, side: int, quality: int,
                  content: bytes | None = None) -> bytes:
     """Return a photo that fits into `side` pixels, as JPEG; the rest as `decode_image`."""
     image, stream = decode_image(path, content), io.BytesIO()
     image.thumbnail((side, side), Image.Resampling.BILINEAR)
-    image.save(stream, "JPEG", quality=quality)
+    image.save(stream, "JPEG", quality=quality, comment=b"")  # nothing but the picture
     return stream.getvalue()
 
 

@@ -30,7 +30,10 @@ def load_table(recipe: Recipe) -> pd.DataFrame:
     data = find_data(recipe)
     folder = unpack_archive(data) if data.is_file() else data
     settings, group_column = recipe.data, recipe.splits.group_column
-    table = LAYOUTS[settings.source](folder, settings)
+    try:
+        table = LAYOUTS[settings.source](folder, settings)
+    except UnicodeEncodeError as error:  # Arrow, where pandas finds it, takes text alone
+        raise _refuse_names([error.object]) from None
     codes = clean_labels(table.label, folder)
     twice = set(settings.class_names.values()) & (set(codes.dropna()) - set(settings.class_names))
     if twice:
@@ -135,12 +138,16 @@ def _comparable(name: str) -> str:
         return name.casefold()
 
 
+def _refuse_names(odd: list[str]) -> SuiteError:
+    return SuiteError(f"file names hold characters that are no text, e.g. {odd[0]!r}. Rename "
+                      "them; old archives often need another encoding.")
+
+
 def _refuse_ambiguous(table: pd.DataFrame, folder: Path) -> None:
     odd = [path for path in table.path
            if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in path)]
     if odd:
-        raise SuiteError(f"{len(odd)} file names hold characters that are no text, e.g. "
-                         f"{odd[0]!r}. Rename them; old archives often need another encoding.")
+        raise _refuse_names(odd)
     for column in ("image_id", "path"):
         repeated = table[column][table[column].duplicated()]
         if len(repeated):

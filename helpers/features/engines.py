@@ -7,6 +7,7 @@ thread computes whole batches on one core, because one core's sums need no waiti
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -142,10 +143,17 @@ def count_workers(recipe: Recipe, device: str) -> int:
     """Return how many threads, or processes beside a GPU, work side by side."""
     if recipe.features.workers:
         return recipe.features.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = count_cores()
     # torchrun says how many processes share this machine.
     share = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     return min(share, MAX_WORKERS) if device == "cuda" else share
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def choose_batch(recipe: Recipe, data_config: dict, device: str) -> int:
@@ -170,13 +178,15 @@ def _prepare_torch(model, data_config: dict, device, precision: str) -> Callable
     normalise = create_normalisation(data_config)
     dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
+    alone = threading.Lock() if cuda else contextlib.nullcontext()  # the flags are the process's
+
     def compute(pixels):
         # TF32 is not float32, and cuDNN's choice by a race would not resume to the same bytes.
         exactly = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True,
             allow_tf32=False) if cuda else contextlib.nullcontext()
         rounded = torch.autocast(device.type, dtype, enabled=dtype is not None)
-        with torch.inference_mode(), exactly, rounded:
+        with alone, torch.inference_mode(), exactly, rounded:
             batch = torch.from_numpy(pixels).to(device, non_blocking=True)
             return model(normalise(batch)).float().cpu().numpy()
 

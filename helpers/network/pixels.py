@@ -66,7 +66,7 @@ def _decode_jpeg(content: bytes):
     if not content.startswith(b"\xff\xd8"):
         return None
     try:
-        image = Image.open(io.BytesIO(content))  # its header alone
+        image = Image.open(io.BytesIO(content), formats=["JPEG"])  # its header alone
         if image.mode not in ("RGB", "L") or image.width * image.height > MAX_PIXELS or (
                 image.getexif().get(ORIENTATION, 1) not in (0, 1)):
             return None

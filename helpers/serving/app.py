@@ -2,13 +2,12 @@
 
     streamlit run helpers/serving/app.py -- --run outputs/vehicles
 
-Visitors share one model in memory. What they send is decoded in memory, belongs to their session
-alone, and goes with it; names of files are only shown.
+Visitors share one model in memory. What they send belongs to their session alone and goes with
+it; names of files are only shown.
 """
 
 import argparse
 import logging
-import os
 import sys
 import threading
 from pathlib import Path
@@ -19,8 +18,10 @@ sys.path[:] = [str(ROOT), *(path for path in sys.path if path != str(ROOT))]
 import pandas as pd  # noqa: E402
 import streamlit as st  # noqa: E402
 from PIL import Image, ImageOps  # noqa: E402
+from streamlit.runtime.scriptrunner import get_script_run_ctx  # noqa: E402
 
 from helpers.data.images import shrink_image  # noqa: E402
+from helpers.features.engines import count_cores  # noqa: E402
 from helpers.files import SuiteError  # noqa: E402
 from helpers.pictures.galleries import light_up  # noqa: E402
 from helpers.serving.app_text import (  # noqa: E402
@@ -47,7 +48,7 @@ from helpers.serving.predictor import Predictor, load_predictor  # noqa: E402
 FILES, MEGABYTES, PIXELS = 20, 20, 50_000_000  # of an upload; .streamlit/config.toml says 20, too
 NEAREST = 5
 SIDE, QUALITY = 800, 85  # of the photo as it is shown
-LISTED, EXPLAINED = 500, 20  # answers, and their reasons, that are kept of a visit
+LISTED = 500  # answers that are kept of a visit, as text
 # Streamlit's captions are too pale, and its uploader speaks English alone, and tells what it has
 # refused only to whoever points at it.
 STYLE = """
@@ -61,6 +62,8 @@ STYLE = """
 [data-testid="stFileUploader"]:has([aria-invalid="true"])::after { content: "%(too_large)s";
   color: #8a1f11; }
 """
+KEPT = ("answers", "pictures", "reasons")  # of a visit, in its session
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 KINDS = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"]
 
 
@@ -76,7 +79,7 @@ def _load(place: str, saved: float) -> Predictor:
 @st.cache_resource(show_spinner=False)
 def _gate() -> threading.BoundedSemaphore:
     """Let as many photos be decoded at once as there are cores: a large one takes memory."""
-    return threading.BoundedSemaphore(os.cpu_count() or 1)
+    return threading.BoundedSemaphore(count_cores())
 
 
 def main() -> None:
@@ -92,9 +95,13 @@ def main() -> None:
     try:
         folder = find_model(place)
         predictor = _load(str(folder), (folder / "model.json").stat().st_mtime)
-    except SuiteError as error:
+    except (SuiteError, OSError) as error:  # OSError: it is being saved anew
         show_beginning(language, error)
         return
+    if st.session_state.get("model") != predictor.note["saved"]:  # what another model has said
+        for kept in KEPT:
+            st.session_state.pop(kept, None)
+        st.session_state.model = predictor.note["saved"]
     names = ", ".join(map(escape, predictor.classes))
     st.write(say(language, "classes", count=len(predictor.classes), names=names))
     show_headline(predictor.note, language)
@@ -102,7 +109,7 @@ def main() -> None:
     text = st.text_area(say(language, "text"), max_chars=5000) if (
         predictor.note["inputs"] == "both") else ""
     for key, name, content, label in given:
-        _show_answer(predictor, language, f"{key} {text}", name, content, text, label)
+        _show_answer(predictor, language, key, name, content, text, label)
     _show_list(predictor, language)
     show_model(predictor.note, language)
 
@@ -134,7 +141,15 @@ def _ask_for_photos(predictor: Predictor, language: str) -> list[tuple]:
     st.caption(say(language, "kept"))
     if len(photos) > FILES:
         st.warning(say(language, "too_many", files=FILES))
+        _forget(photos[FILES:])
     return [(photo.file_id, photo.name, photo.getvalue(), None) for photo in photos[:FILES]]
+
+
+def _forget(photos: list) -> None:
+    """Let go of uploads that nobody will read: each may take megabytes."""
+    context = get_script_run_ctx()
+    for photo in photos:
+        context.uploaded_file_mgr.remove_file(context.session_id, photo.file_id)
 
 
 def _offer_samples(predictor: Predictor, samples: list[dict], language: str) -> list[tuple]:
@@ -158,18 +173,19 @@ def _offer_samples(predictor: Predictor, samples: list[dict], language: str) -> 
 def _show_answer(predictor: Predictor, language: str, key: str, name: str, content: bytes,
                  text: str, label: str | None) -> None:
     """Show what the model says of one photo, at once, and why, if that is asked for."""
-    answers = st.session_state.setdefault("answers", {})
-    if key not in answers:
+    answers, pictures = _recall("answers"), _recall("pictures")
+    if answers.get(key, {}).get("text") != text or key not in pictures:
         try:
             with _gate():
                 found = predictor.predict([content], [text]).iloc[0].to_dict()
                 picture = None if found["refused"] else shrink_image(
                     "", SIDE, QUALITY, content)
-                _keep(answers, key, found | {"photo": name, "picture": picture}, LISTED)
         except Exception:  # one visitor's photo must not take the page down
-            logging.getLogger(__name__).exception("a photo could not be classified")
-            st.error(say(language, "failed"))
+            _report(language)
             return
+        _recall("reasons").pop(key, None)
+        _keep(answers, key, found | {"photo": name, "text": text}, LISTED)
+        _keep(pictures, key, picture, FILES)
     found = answers[key]
     if found["refused"]:
         st.error(say(language, "refused", name=escape(name),
@@ -177,7 +193,7 @@ def _show_answer(predictor: Predictor, language: str, key: str, name: str, conte
         return
     with st.container(border=True):
         left, right = st.columns([2, 3])
-        left.image(found["picture"], caption=escape(name), width="stretch", alt=name)
+        left.image(pictures[key], caption=escape(name), width="stretch", alt=name)
         with right:
             st.subheader(escape(found["prediction"]), anchor=False)
             share = say_share(language, found["confidence"])
@@ -187,7 +203,21 @@ def _show_answer(predictor: Predictor, language: str, key: str, name: str, conte
             if label:
                 st.caption(say(language, "label_said", label=escape(label)))
         if st.toggle(say(language, "full"), key=f"full {key}"):
-            _show_reasons(predictor, found, content, language, key)
+            try:
+                _show_reasons(predictor, found, content, language, key)
+            except Exception:
+                _report(language)
+
+
+def _report(language: str) -> None:
+    """Tell the terminal what happened, and the visitor that something did."""
+    logging.getLogger(__name__).exception("a photo could not be classified")
+    st.error(say(language, "failed"))
+
+
+def _recall(name: str) -> dict:
+    """Return what is kept of this visit under a name."""
+    return st.session_state.setdefault(name, {})
 
 
 def _keep(kept: dict, key: str, value, most: int) -> None:
@@ -199,16 +229,16 @@ def _keep(kept: dict, key: str, value, most: int) -> None:
 
 def _show_reasons(predictor: Predictor, found: dict, content: bytes, language: str,
                   key: str) -> None:
-    reasons = st.session_state.setdefault("reasons", {})
+    reasons = _recall("reasons")
     if key not in reasons:
+        try:  # one at a time: others are answered meanwhile
+            pixels, heat = predictor.explain(content, found["prediction"])
+            lit = light_up(pixels / 255, heat)
+        except SuiteError:
+            lit = None
         with _gate():
-            try:
-                pixels, heat = predictor.explain(content, found["prediction"])
-                lit = light_up(pixels / 255, heat)
-            except SuiteError:
-                lit = None
             nearest = predictor.find_nearest(content, NEAREST) if predictor.references else None
-            _keep(reasons, key, (lit, nearest), EXPLAINED)
+        _keep(reasons, key, (lit, nearest), FILES)
     lit, nearest = reasons[key]
     if lit is None:
         st.caption(say(language, "no_gradcam"))
@@ -229,11 +259,13 @@ def _show_reasons(predictor: Predictor, found: dict, content: bytes, language: s
 
 def _show_list(predictor: Predictor, language: str) -> None:
     """Show every answer of this visit as a table, to be downloaded."""
-    answers = list(st.session_state.get("answers", {}).values())
+    answers = list(_recall("answers").values())
     if not answers:
         return
     st.subheader(say(language, "list"), anchor=False)
-    table = pd.DataFrame(answers).drop(columns="picture")
+    table = pd.DataFrame(answers)
+    if predictor.note["inputs"] != "both":
+        table = table.drop(columns="text")
     answered = table.refused == ""
     show_table({
         say(language, "photo"): table.photo,
@@ -245,13 +277,14 @@ def _show_list(predictor: Predictor, language: str) -> None:
         say(language, "is_sure"): [say(language, "said_yes" if sure else "said_no")
                                    for sure in table.sure]})
     # A spreadsheet would take a name that begins so for a formula.
-    table["photo"] = [f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
-                      for name in table.photo]
+    for column in {"photo", "text"} & set(table):
+        table[column] = [f"'{text}" if text.startswith(FORMULA) else text
+                         for text in table[column]]
     left, right = st.columns(2)
     left.download_button(say(language, "download"), table.to_csv(index=False), "predictions.csv",
                          "text/csv", on_click="ignore", width="stretch")
     if right.button(say(language, "clear"), width="stretch"):
-        for key in ("answers", "reasons", "sample", "upload", "camera"):
+        for key in (*KEPT, "sample", "upload", "camera"):
             st.session_state.pop(key, None)
         st.rerun()
 

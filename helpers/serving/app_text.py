@@ -53,5 +53,9 @@ def say_share(language: str, value: float) -> str:
 
 
 def escape(text: str) -> str:
-    """Return a text that stays itself in Markdown, whatever a file or a class is called."""
-    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:])", r"\\\1", text.replace("\n", " "))
+    """Return a text that stays itself in Markdown, whatever a file or a class is called.
+
+    Addresses are made links although they are escaped, unless something unseen breaks them.
+    """
+    plain = re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])", r"\\\1", text.replace("\n", " "))
+    return re.sub(r"(?i)(www|https?|ftp|mailto|xmpp|@)", "\\1\u2060", plain)

@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from helpers.files import SuiteError
 from helpers.serving.app_text import (
     escape,
     say,
@@ -19,7 +18,7 @@ BEST, WEAKEST = 5, 3
 BLUE, GREY = "#1f5fa8", "#9aa5b1"
 
 
-def show_beginning(language: str, error: SuiteError) -> None:
+def show_beginning(language: str, error: Exception) -> None:
     """Say that there is no model, and how to make one."""
     st.info(say(language, "no_model"))
     st.write(say(language, "how"))

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from helpers.data.images import decode_image
-from helpers.files import SuiteError, hash_file, resolve_path, save_json, show_path, write_folder
+from helpers.files import SuiteError, hash_file, save_json, show_path, write_folder
 from helpers.network.preprocessing import describe_geometry
 from helpers.serving.model_folder import SUMS, find_model
 from helpers.serving.predictor import Predictor, load_predictor
@@ -45,8 +45,12 @@ def export_model(predictor: Predictor, target: Path) -> dict:
 
     Raises:
         SuiteError: the classifier is no formula (nearest neighbours, trees), torch cannot export
-            the network, or the exported one answers otherwise.
+            the network, the exported one answers otherwise, or `target` is something else.
     """
+    if target.exists() and not (target / DESCRIPTION).is_file() and (
+            not target.is_dir() or any(target.iterdir())):
+        raise SuiteError(f"{show_path(target)} is there already and no export: choose another "
+                         "folder.")
     config = predictor.reader.data_config
     network, geometry = predictor.create_complete_network(), describe_geometry(config)
     with write_folder(target) as folder:
@@ -163,9 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         folder = find_model(options.run)
-        target = resolve_path(options.to) if options.to else folder.parent / "onnx"
-        if target.exists() and not (target / DESCRIPTION).exists() and any(target.iterdir()):
-            raise SuiteError(f"{show_path(target)} contains other files: choose another folder.")
+        target = Path.cwd() / options.to if options.to else folder.parent / "onnx"
         return 0 if try_export(load_predictor(folder), target) else 1
     except SuiteError as error:
         print(f"error: {error}", file=sys.stderr)

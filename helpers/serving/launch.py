@@ -4,6 +4,7 @@ import atexit
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -60,9 +61,12 @@ def start_page(place: str | Path, port: int | None = None) -> Page:
     """
     port = _find_port(port or 0)
     options = ["--server.port", str(port), *(FRAMED if in_colab() else ())]
+    # A pipe that nobody reads would fill up, and stop the page.
+    said = tempfile.TemporaryFile("w+")  # noqa: SIM115
     process = subprocess.Popen(
         [sys.executable, "-m", "streamlit", "run", str(APP), *options, "--", "--run", str(place)],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=said,
+        start_new_session=True)  # an interrupted cell is none of its business
     page = Page(process, port)
     atexit.register(page.stop)
     end = time.monotonic() + PATIENCE_S
@@ -73,7 +77,8 @@ def start_page(place: str | Path, port: int | None = None) -> Page:
         except OSError:
             time.sleep(0.2)
     page.stop()
-    words = process.stderr.read().strip().splitlines()[-3:]
+    said.seek(0)
+    words = said.read().strip().splitlines()[-3:]
     raise SuiteError(f"the page of {show_path(place)} did not start: "
                      f"{' '.join(words) or 'no answer'}.")
 

@@ -7,8 +7,10 @@ from a damaged or edited one; who made it, it does not tell.
 import json
 import re
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -20,9 +22,51 @@ BACKBONE, HEADS = "backbone.safetensors", "heads.safetensors"
 NETWORK = "network_{:02d}.safetensors"
 PROBE, REFERENCES, LABELS = "probe.safetensors", "references.safetensors", "references.csv"
 SAMPLES = "samples"
+NETWORKS = "networks"  # the kind of a model that has no heads
 # Nothing else is in a model's folder, so nothing else is ever opened.
 KNOWN = re.compile(r"model\.json|MODEL_CARD\.md|(backbone|heads|network_\d\d|probe|references)"
                    r"\.safetensors|references\.csv|samples/\d\d\.jpg")
+
+
+class _Sample(BaseModel):
+    file: Annotated[str, Field(pattern=rf"^{SAMPLES}/\d\d\.jpg$")]
+    label: str | None
+
+
+class _Abstention(BaseModel):
+    wished: float
+    threshold: float | None
+    accuracy: float | None
+    low: float | None
+    high: float | None
+
+
+class _Note(BaseModel):
+    """What `model.json` has to say, for all that read it to rely on."""
+
+    name: str
+    method: str
+    serve: Literal["ensemble", "refit"]
+    kind: str
+    classes: Annotated[list[str], Field(min_length=2)]
+    temperatures: Annotated[list[PositiveFloat], Field(min_length=1)]
+    abstention: _Abstention
+    backbone: str
+    image_size: int | None
+    inputs: Literal["photo", "both"]
+    text_columns: list[str]
+    features: PositiveInt
+    preprocessing: dict
+    fingerprint: str
+    trained_on: dict
+    trained: str
+    saved: str
+    scores: dict[str, dict[str, dict[str, float]]]
+    by_class: list[dict]
+    confusions: list[dict]
+    notes: dict
+    versions: dict[str, str]
+    samples: list[_Sample]
 
 
 def find_model(place: str | Path) -> Path:
@@ -71,7 +115,7 @@ def read_note(folder: Path) -> dict:
     try:
         note = json.loads((folder / NOTE).read_text("utf-8"))
         version = note["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SuiteError(f"{show_path(folder / NOTE)} cannot be read ({error}). Copy the whole "
                          "folder again, or save the model again (notebook 11).") from error
     if version != FORMAT:
@@ -85,7 +129,28 @@ def read_note(folder: Path) -> dict:
                          "No other file was opened. If you put it there, remove it; otherwise do "
                          "not use this folder.")
     _compare_hashes(folder)
+    try:
+        _Note(**note)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SuiteError(f"{show_path(folder / NOTE)}: {where} is not as this version of the "
+                         f"suite writes it ({first['msg']}). Save the model again with this "
+                         "version (notebook 11).") from error
+    _require_files(folder, note)
     return note
+
+
+def _require_files(folder: Path, note: dict) -> None:
+    members = [NETWORK.format(number) for number in range(len(note["temperatures"]))]
+    needed = [PROBE, *(members if note["kind"] == NETWORKS else (BACKBONE, HEADS)),
+              *(sample["file"] for sample in note["samples"])]
+    if (folder / REFERENCES).exists() or (folder / LABELS).exists():
+        needed += [REFERENCES, LABELS]
+    for name in needed:
+        if not (folder / name).is_file():
+            raise SuiteError(f"{show_path(folder / name)} is missing. Save the model again "
+                             "(notebook 11).")
 
 
 def _compare_hashes(folder: Path) -> None:

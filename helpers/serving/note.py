@@ -10,12 +10,11 @@ from helpers.features.store import describe_network
 from helpers.files import load_json
 from helpers.network.preprocessing import fingerprint_preprocessing, resolve_data_config
 from helpers.network.weights import find_licence, name_weights
-from helpers.pictures.facts import describe_method, hide_folders
+from helpers.pictures.facts import describe_method
 from helpers.run import Run
+from helpers.serving.model_folder import NETWORKS
 from helpers.training.heads import name_kind
 from helpers.versions import describe_versions
-
-NETWORKS = "networks"  # the kind of a model that has no heads
 
 
 def describe_model(run: Run) -> dict:
@@ -45,7 +44,7 @@ def describe_model(run: Run) -> dict:
         "by_class": classes[["class", "images", "F1", "low", "high"]].astype(object).where(
             classes[["class", "images", "F1", "low", "high"]].notna(), None).to_dict("records"),
         "confusions": list_confusions(oof).to_dict("records"),
-        "notes": {"data": recipe.serving.notes, "command": hide_folders(run, run.command),
+        "notes": {"data": recipe.serving.notes,
                   "weights": {"name": name_weights(recipe), "licence": find_licence(recipe)}},
         "versions": describe_versions(), "references": recipe.serving.reference_photos,
         "samples": []}

@@ -1,18 +1,24 @@
 """Photos from outside: bounded, decoded and resized as in training, or refused in a sentence."""
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from helpers.data.images import MAX_PIXELS, UnreadableImageError, convert_image
+from helpers.data.images import (
+    FORMATS,
+    MAX_PIXELS,
+    UnreadableImageError,
+    convert_image,
+    open_image,
+)
 from helpers.network.pixels import decode_pixels
 from helpers.network.preprocessing import create_geometry
 
-Photo = str | Path | bytes | Image.Image
+Photo = str | Path | bytes | bytearray | memoryview | Image.Image
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,14 @@ class PhotoReader:
 
     def __init__(self, data_config: dict, limits: Limits | None = None):
         self.data_config, self.limits = data_config, limits or Limits()
-        self._geometry = create_geometry(data_config)
+
+    @cached_property
+    def _geometry(self):
+        return create_geometry(self.data_config)
+
+    def __getstate__(self) -> dict:
+        """Leave the geometry out: a worker process makes its own."""
+        return {"data_config": self.data_config, "limits": self.limits}
 
     def read(self, photo: Photo) -> np.ndarray:
         """Return what the network is given of a photo, (H, W, 3) uint8.
@@ -43,19 +56,29 @@ class PhotoReader:
             UnreadableImageError: no image, damaged, or beyond the limits; says which.
         """
         if isinstance(photo, Image.Image):
-            self._require_size(photo.size)
-            return self._geometry(convert_image(photo))
-        content = photo if isinstance(photo, bytes) else self._read_file(Path(photo))
+            return self._geometry(self._convert(photo))
+        content = self._read_file(Path(photo)) if isinstance(photo, str | Path) else bytes(photo)
         if len(content) > self.limits.megabytes * 2**20:
             raise UnreadableImageError(f"larger than {self.limits.megabytes} MB")
         try:
-            with Image.open(io.BytesIO(content)) as image:  # its header alone
+            with open_image(content) as image:
                 self._require_size(image.size)
         except UnreadableImageError:
             raise
         except Exception:  # whatever a decoder stumbles over is said by the next line
             pass
         return decode_pixels(content, self._geometry)
+
+    def _convert(self, image: Image.Image) -> Image.Image:
+        self._require_size(image.size)
+        if image.format not in (None, *FORMATS):  # None: it was made here, not opened
+            raise UnreadableImageError("not an image")
+        try:
+            return convert_image(image)
+        except Exception as error:  # an opened file is decoded only now
+            reason = str(error) or type(error).__name__
+            raise UnreadableImageError(
+                "truncated file" if "truncated" in reason.lower() else reason) from error
 
     def _read_file(self, path: Path) -> bytes:
         try:

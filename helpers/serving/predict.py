@@ -7,6 +7,7 @@ Photos are read while others are computed. Those that cannot be read have a reas
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ def list_photos(places: Sequence[str]) -> list[str]:
     """
     photos = []
     for place in map(Path, places):
-        if not place.exists():
+        if not (os.path.isfile(place) or os.path.isdir(place)):  # noqa: PTH112, PTH113 (no name is too long)
             raise SuiteError(f"{place} does not exist. Name photos, or folders of them.")
         found = [place] if place.is_file() else sorted(
             (path for path in place.rglob("*") if path.is_file() and is_image(path)),
@@ -57,8 +58,18 @@ def load_table_of_texts(path: Path, columns: list[str], photos: Sequence[str]) -
     if "photo" not in rows:
         raise SuiteError(f"{path} has no column 'photo'; it has: {', '.join(rows.columns)}.")
     check_texts(rows, columns, str(path))
-    known = dict(zip(rows.photo, join_texts(rows, columns), strict=True))
-    return [known.get(photo) or known.get(Path(photo).name, "") for photo in photos]
+    names = rows.photo.map(os.path.normpath)
+    twice = names[names.duplicated()]
+    if len(twice):
+        raise SuiteError(f"{path} names {twice.iloc[0]} twice. Each photo needs one row; photos "
+                         "of one name in several folders need their paths.")
+    known = dict(zip(names, join_texts(rows, columns), strict=True))
+    found = [known.get(os.path.normpath(photo), known.get(Path(photo).name)) for photo in photos]
+    matched = sum(text is not None for text in found)
+    if not matched:
+        raise SuiteError(f"{path} names none of the photos, but e.g. {rows.photo.iloc[0]}.")
+    print(f"{matched} of {len(photos)} photos have a row in {path}")
+    return [text or "" for text in found]
 
 
 def write_predictions(predictor: Predictor, photos: Sequence[str], target: Path,
@@ -68,7 +79,8 @@ def write_predictions(predictor: Predictor, photos: Sequence[str], target: Path,
     The file appears when it is complete.
     """
     refused = {}
-    with write_whole(target) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    with write_whole(target) as temporary, temporary.open("w", encoding="utf-8",
+                                                          newline="") as stream:
         for number, part in enumerate(predictor.stream(photos, texts, progress=True)):
             part.to_csv(stream, index=False, header=number == 0)
             bad = part[part.refused != ""]

@@ -7,11 +7,13 @@ the model; the export is made from it and checked against it.
 import copy
 import threading
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
@@ -33,11 +35,11 @@ from helpers.serving.model_folder import (
     BACKBONE,
     HEADS,
     NETWORK,
+    NETWORKS,
     find_model,
     read_arrays,
     read_note,
 )
-from helpers.serving.note import NETWORKS
 from helpers.serving.photos import Limits, Photo, PhotoFiles, PhotoReader
 from helpers.serving.probe import load_probe
 from helpers.serving.references import load_references
@@ -111,7 +113,23 @@ def _load_heads(folder: Path, note: dict) -> list:
     for name, array in read_arrays(folder / HEADS).items():
         number, _, key = name.partition("/")
         members.setdefault(int(number), {})[key] = array
-    return [restore_model(note["kind"], arrays) for _, arrays in sorted(members.items())]
+    try:
+        heads = [restore_model(note["kind"], arrays) for _, arrays in sorted(members.items())]
+        found = np.stack([_ask(head, note) for head in heads])
+    except (KeyError, ValueError, TypeError) as error:
+        raise SuiteError(f"{show_path(folder / HEADS)} does not hold the classifiers that "
+                         f"model.json speaks of ({error}). Save the model again (notebook 11)."
+                         ) from error
+    if found.shape != (len(note["temperatures"]), 1, len(note["classes"])):
+        raise SuiteError(f"{show_path(folder / HEADS)} holds other classifiers than model.json "
+                         "speaks of. Save the model again (notebook 11).")
+    return heads
+
+
+def _ask(head, note: dict) -> np.ndarray:
+    """Return what a head says of features that are nothing, to see that it can."""
+    return head.predict(form_inputs(note["inputs"], np.zeros((1, note["features"]), np.float32),
+                                    [""]))
 
 
 class Predictor:
@@ -136,8 +154,8 @@ class Predictor:
     @property
     def threshold(self) -> float:
         """The confidence from which on it is sure; inf if it never is."""
-        found = self.note["abstention"]["threshold"]
-        return np.inf if found is None else found
+        found = self.note["abstention"]
+        return np.inf if None in (found["threshold"], found["accuracy"]) else found["threshold"]
 
     def predict(self, photos: Sequence[Photo], texts: Sequence[str] | None = None,
                 progress: bool = False) -> pd.DataFrame:
@@ -159,6 +177,8 @@ class Predictor:
     def stream(self, photos: Sequence[Photo], texts: Sequence[str] | None = None,
                progress: bool = False) -> Iterator[pd.DataFrame]:
         """Yield what `predict` returns, batch by batch, while the next photos are read."""
+        if isinstance(photos, str | Path | bytes | Image.Image):
+            raise SuiteError("predict takes a list of photos: put the one into [ ].")
         files, size = PhotoFiles(photos, self.reader), self.engine.batch_size
         batches = [range(start, min(start + size, len(photos)))
                    for start in range(0, len(photos), size)]
@@ -173,6 +193,11 @@ class Predictor:
                 given = None if texts is None else [texts[number] for number in batch]
                 refused = {number: files.refused.pop(number) for number in batch
                            if number in files.refused}
+                finite = np.isfinite(outputs).all(axis=1)
+                refused = {number: "its features are no numbers in this precision"
+                           for number, good in zip(batch, finite, strict=True) if not good
+                           } | refused
+                outputs = np.where(finite[:, None], outputs, 0)
                 yield self._tabulate([_name(photos[n], n) for n in batch], batch, refused,
                                      self.combine(self.answer_members(outputs, given)))
                 bar.update(len(batch))
@@ -228,6 +253,13 @@ class Predictor:
                              "(`reference_photos: 0`).")
         return self.references.find_nearest(self.compute(photo)[0, : self.width], count)
 
+    @cached_property
+    def _plain_trunk(self) -> nn.Module:
+        """The network on the CPU, apart from the one that the engine may be computing with."""
+        if self.engine.name != "torch":
+            return self._trunk  # OpenVINO has compiled one of its own
+        return copy.deepcopy(self._trunk).cpu()
+
     def explain(self, photo: Photo, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return which part of a photo spoke for a class, by Grad-CAM.
 
@@ -242,9 +274,8 @@ class Predictor:
         pixels = self.reader.read(photo)
         size = self.reader.data_config["input_size"]
         batch = create_normalisation(self.reader.data_config)(torch.from_numpy(pixels)[None])
-        networks = self._trunk.networks if not self._heads else [nn.Sequential(
-            self._trunk, MeanLogits(self._create_layers("Grad-CAM"), self._powers)).to(
-                next(self._trunk.parameters()).device)]
+        networks = self._plain_trunk.networks if not self._heads else [nn.Sequential(
+            self._plain_trunk, MeanLogits(self._create_layers("Grad-CAM"), self._powers))]
         code = [self.classes.index(name)]
         with self._explaining:
             maps = [create_explainer(network, size)(batch, code)[0] for network in networks]
@@ -257,9 +288,8 @@ class Predictor:
             SuiteError: the classifier is no formula.
         """
         heads = self._create_layers("ONNX") if self._heads else []
-        trunk = copy.deepcopy(self._trunk).cpu()  # the engine's own stays where it computes
-        return CompleteNetwork(trunk, heads, self._powers, self.width, len(self.classes),
-                               self.reader.data_config).eval()
+        return CompleteNetwork(self._plain_trunk, heads, self._powers, self.width,
+                               len(self.classes), self.reader.data_config).eval()
 
     def _create_layers(self, what: str) -> list[nn.Module]:
         require_formula(self.note["kind"], what)
@@ -267,5 +297,7 @@ class Predictor:
 
 
 def _name(photo: Photo, number: int) -> str:
-    return str(photo) if isinstance(photo, str | Path) else f"photo {number + 1}"
+    if not isinstance(photo, str | Path):
+        return f"photo {number + 1}"
+    return str(photo).encode("utf-8", "backslashreplace").decode()  # a name may be no text
 

@@ -78,11 +78,18 @@ def save_references(folder: Path, rows: pd.DataFrame, features: np.ndarray) -> N
         rows: `image_id`, `path`, `label`.
         features: (rows, features).
     """
-    photos = [shrink_image(path, THUMBNAIL, QUALITY)
-              for path in tqdm(rows.path, desc="thumbnails", unit="photo", mininterval=1)]
-    arrays = {"features": normalise(features).astype(np.float16),
+    photos, kept = [], []
+    for number, path in enumerate(tqdm(rows.path, desc="thumbnails", unit="photo",
+                                       mininterval=1)):
+        try:
+            photos.append(shrink_image(path, THUMBNAIL, QUALITY))
+            kept.append(number)
+        except UnreadableImageError as error:
+            print(f"{rows.image_id.iloc[number]} is left out of the references: {error}")
+    rows = rows.iloc[kept]
+    arrays = {"features": normalise(features)[kept].astype(np.float16),
               "thumbnails": np.frombuffer(b"".join(photos), np.uint8),
-              "ends": np.cumsum([len(photo) for photo in photos])}
+              "ends": np.cumsum([len(photo) for photo in photos], dtype=np.int64)}
     with write_whole(folder / REFERENCES) as temporary:
         save_file(arrays, temporary)
     save_csv(rows[["image_id", "label"]], folder / LABELS)

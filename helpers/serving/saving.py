@@ -18,16 +18,35 @@ from safetensors.numpy import save_file
 from helpers.colab import copy_results
 from helpers.data.images import UnreadableImageError
 from helpers.data.splits import select_rows
+from helpers.data.table import restore_images
+from helpers.evaluation.calibration import LEAST
 from helpers.evaluation_settings import ServingSettings
 from helpers.features.engines import TOLERANCE
 from helpers.features.store import describe_network, load_codes
-from helpers.files import SuiteError, resolve_path, show_path, write_folder, write_whole
+from helpers.files import (
+    SuiteError,
+    hash_file,
+    load_json,
+    resolve_path,
+    show_path,
+    write_folder,
+    write_whole,
+)
 from helpers.network.backbones import create_backbone
 from helpers.recipe import change_recipe, parse_settings
 from helpers.run import Run, reopen_run
+from helpers.serving.export import DESCRIPTION
 from helpers.serving.layers import StackedNetworks
-from helpers.serving.model_folder import BACKBONE, CARD, HEADS, NETWORK, seal_folder
-from helpers.serving.note import NETWORKS, describe_model, describe_saved
+from helpers.serving.model_folder import (
+    BACKBONE,
+    CARD,
+    HEADS,
+    NETWORK,
+    NETWORKS,
+    SUMS,
+    seal_folder,
+)
+from helpers.serving.note import describe_model, describe_saved
 from helpers.serving.predictor import load_predictor
 from helpers.serving.probe import save_probe
 from helpers.serving.references import save_photos
@@ -38,8 +57,10 @@ from helpers.training.crossvalidation import (
     load_models,
 )
 from helpers.training.networks import save_network
+from helpers.training.selection import fit_temperature
 from helpers.training.text import load_texts
 
+REFIT = ".refit"  # of a run: where a network that is trained once more is kept until it is saved
 COMPARED = 64  # photos of the run that the saved model has to answer for
 EXACT = 1e-4  # by which a probability may differ then
 
@@ -56,7 +77,7 @@ def save_model(run: Run) -> Path:
                          "of photos to save. Set `inputs` to `photo` or `both`.")
     note = describe_model(run)
     with run.write("model") as target, write_folder(target) as folder:
-        trunk = _write_networks(run, folder)
+        trunk = _write_networks(run, note, folder)
         outputs = save_probe(trunk, note["preprocessing"], folder)
         members = len(note["temperatures"]) if note["kind"] == NETWORKS else 0
         note["features"] = outputs - members * len(note["classes"])
@@ -66,19 +87,19 @@ def save_model(run: Run) -> Path:
             temporary.write_text(card, "utf-8")
         seal_folder(folder, note)
         compare_answers(run, folder)
+    shutil.rmtree(run.folder / REFIT, ignore_errors=True)
+    _remove_stale_export(run)
     return target
 
 
-def _write_networks(run: Run, folder: Path):
+def _write_networks(run: Run, note: dict, folder: Path):
     """Write backbone and heads, or the trained networks; return what computes, as a module."""
     if run.recipe.network.strategy == "frozen":
         backbone, _ = create_backbone(run.recipe, run.measured)
         save_network(backbone, describe_network(run.recipe, run.measured), folder / BACKBONE)
         models, _ = load_models(run.need("head"), describe_inputs(run))
         if run.recipe.serving.serve == "refit":
-            folds = select_rows(run.load_table(), "train").fold.to_numpy()
-            inputs = load_inputs(run, "train", run.recipe.head.inputs)
-            models = [create_run_model(run).fit(inputs, load_codes(run), folds == 0)]
+            models = [_refit_head(run, note)]
         arrays = {f"{number}/{name}": np.array(array, order="C")
                   for number, model in enumerate(models) for name, array in model.arrays.items()}
         with write_whole(folder / HEADS) as temporary:
@@ -97,39 +118,66 @@ def _write_networks(run: Run, folder: Path):
     return StackedNetworks(networks).eval()
 
 
+def _refit_head(run: Run, note: dict):
+    """Return a head fitted on all training images; its temperature goes into the note.
+
+    Folds that chose other settings have other temperatures, so this one is fitted on the inner
+    fold, which the trial of the chosen settings had not learnt from.
+    """
+    inner = select_rows(run.load_table(), "train").fold.to_numpy() == 0
+    codes = load_codes(run)
+    model = create_run_model(run).fit(load_inputs(run, "train", run.recipe.head.inputs), codes,
+                                      inner)
+    logits = np.log(np.maximum(model.judged, LEAST))
+    note["temperatures"] = [1 / fit_temperature(logits, codes[inner])]
+    return model
+
+
 def compare_answers(run: Run, folder: Path) -> float:
-    """See that a saved model answers for the run's own photos as 04 did.
+    """See that a saved model gives the probabilities that 04 gave for the run's own photos.
 
     Returns:
         The largest difference of a probability, before calibration; NaN if there is nothing to
-        compare with: a refitted model, or no images outside the folds.
+        compare with: a refitted model, or no photo outside the folds that can be read now.
 
     Raises:
         SuiteError: it does not.
     """
-    predictor, answered = load_predictor(folder, workers=run.recipe.features.workers,
-                                         engine=run.recipe.features.engine), None
-    if run.recipe.serving.serve == "ensemble":
-        answered = run.load_table("test_probabilities").head(COMPARED)
-    if answered is None or answered.empty:
+    predictor, both = load_predictor(folder, engine=run.recipe.features.engine,
+                                     workers=run.recipe.features.workers
+                                     ), run.recipe.head.inputs == "both"
+    if run.recipe.serving.serve == "refit":
         return np.nan
-    both = run.recipe.head.inputs == "both"
+    answered = run.load_table("test_probabilities").head(COMPARED)
+    restore_images(run.recipe, answered)
     texts = load_texts(run, "test").tolist() if both else [""] * len(answered)
-    worst = 0.0
+    differences = []
     for row, text in zip(answered.itertuples(), texts, strict=False):
         try:
-            outputs = predictor.compute(row.path)
-        except UnreadableImageError:  # beyond the limits of photos from outside
+            outputs = predictor.compute(resolve_path(row.path))
+        except UnreadableImageError:  # gone, or beyond the limits of photos from outside
             continue
         own = answered.loc[row.Index, [f"p_{name}" for name in predictor.classes]]
         found = predictor.answer_members(outputs, [text]).mean(axis=0)[0]
-        worst = max(worst, float(np.abs(found - own.to_numpy(float)).max()))
-    rounded = run.recipe.features.precision != "float32"
-    if not worst <= (TOLERANCE[run.recipe.features.precision] if rounded else EXACT):
+        differences.append(float(np.abs(found - own.to_numpy(float)).max()))
+    if not differences:
+        print("no photo outside the folds could be read: the saved model was compared with none")
+        return np.nan
+    precision = run.recipe.features.precision
+    if not max(differences) <= (EXACT if precision == "float32" else TOLERANCE[precision]):
         raise SuiteError(f"the saved model answers differently from 04 (probabilities differ by "
-                         f"up to {worst:.2g}): run 03 and 04 again with this machine's library "
-                         "versions.")
-    return worst
+                         f"up to {max(differences):.2g}): run 03 and 04 again with this "
+                         "machine's library versions.")
+    return max(differences)
+
+
+def _remove_stale_export(run: Run) -> None:
+    """Remove what was exported of an earlier model: it would pass for this one."""
+    place, model = run.folder / "onnx", hash_file(run.path("model") / SUMS)
+    described = place / DESCRIPTION
+    if described.exists() and load_json(described)["model"]["sha256sums"] != model:
+        shutil.rmtree(place)
+        print(f"{show_path(place)} was exported from an earlier model and is removed")
 
 
 def main() -> int:

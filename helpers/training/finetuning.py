@@ -105,7 +105,7 @@ def refit_network(run: Run, target: Path, progress: bool = True):
     """Train one more network, on all training images, and write it to `target`.
 
     As the folds' networks, but that no fold is left out; an inner fold still chooses the epoch
-    under `keep_epoch: best`. What is finished is kept until it is done.
+    under `keep_epoch: best`. What is finished is kept in `.refit/` of the run.
 
     Returns:
         The network, in evaluation mode, on the CPU.
@@ -122,7 +122,6 @@ def refit_network(run: Run, target: Path, progress: bool = True):
     _, network, _ = train_fold(plan, every, make_folder(place))
     description = describe_classifier(plan.recipe, plan.measured, plan.classes)
     save_network(network, description, target)
-    shutil.rmtree(place.parent)
     return network.eval()
 
 

@@ -9,7 +9,10 @@ from PIL import Image, ImageOps
 
 here = Path(__file__).parent
 resize, model = (onnxruntime.InferenceSession(here / f"{n}.onnx") for n in ("resize", "model"))
-photo = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")
+opened = Image.open(sys.argv[1])
+if opened.mode not in ("RGB", "L", "CMYK") or opened.has_transparency_data:
+    sys.exit("see `decoding` in description.json: this file has to be converted first")
+photo = ImageOps.exif_transpose(opened).convert("RGB")
 (pixels,) = resize.run(None, {"photo": np.asarray(photo)})
 (answers,) = model.run(None, {"pixels": pixels[None]})
 classes = json.loads((here / "description.json").read_text("utf-8"))["classes"]
