@@ -29,7 +29,7 @@ run: install  ## run the six main notebooks: make run DATA=my_photos, or RECIPE=
 
 app: install  ## open the web page of a run: make app RUN=vehicles
 	-$(BIN)/python -m helpers.serving.saving --run outputs/$(RUN)
-	$(BIN)/streamlit run helpers/serving/app.py -- --run outputs/$(RUN)
+	MALLOC_ARENA_MAX=1 $(BIN)/streamlit run helpers/serving/app.py -- --run outputs/$(RUN)
 
 test: install lint  ## pass the tests
 	$(BIN)/python -m pytest

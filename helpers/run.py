@@ -271,7 +271,7 @@ def reopen_run(folder: Path) -> Run:
                 note = notes.get(file.format(backbone=backbone), {})
                 for key, value in note.get("settings", {}).items():
                     section, _, setting = key.partition(".")
-                    values[section][setting] = value
+                    values.setdefault(section, {})[setting] = value
         recipe = Recipe(**values)
     except (KeyError, TypeError, ValidationError) as error:
         raise SuiteError(f"{show_path(folder)} was made by another version of the suite: run its "

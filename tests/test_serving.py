@@ -360,8 +360,8 @@ def test_another_network_than_the_probe_says_is_refused(copied, monkeypatch):
         trunk.conv_stem.weight.data *= 1.01
         return trunk
 
-    original = predictor._load_trunk
-    monkeypatch.setattr(predictor, "_load_trunk", load)
+    original = predictor.load_trunk
+    monkeypatch.setattr(predictor, "load_trunk", load)
     with pytest.raises(SuiteError, match="does not answer here as it did where it was saved"):
         load_predictor(copied)
 

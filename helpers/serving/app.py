@@ -7,11 +7,19 @@ it; names of files are only shown.
 """
 
 import argparse
+import contextlib
+import ctypes
+import gc
 import logging
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
+# Each run of this script is a thread, and glibc would keep memory apart for each: before
+# anything large is loaded, all are told to share.
+with contextlib.suppress(OSError, AttributeError):
+    ctypes.CDLL("libc.so.6").mallopt(-8, 1)  # M_ARENA_MAX
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:] = [str(ROOT), *(path for path in sys.path if path != str(ROOT))]
 
@@ -73,7 +81,12 @@ def _load(place: str, saved: float) -> Predictor:
     import torch
 
     torch.set_num_threads(1)  # visitors share the cores
-    return load_predictor(place, batch_size=1, limits=Limits(MEGABYTES, PIXELS))
+    predictor = load_predictor(place, batch_size=1, limits=Limits(MEGABYTES, PIXELS))
+    # Streamlit collects garbage after every run of this script. What is loaded by now will stay:
+    # to go through all of it each time would take most of the time of a busy page.
+    gc.collect()
+    gc.freeze()
+    return predictor
 
 
 @st.cache_resource(show_spinner=False)
@@ -253,8 +266,19 @@ def _show_reasons(predictor: Predictor, found: dict, content: bytes, language: s
         st.image(nearest.photo.tolist(), caption=[*map(escape, said)], width=120, alt=said)
     every = rank_classes(predictor.classes, found)
     st.write(say(language, "every"))
-    show_table({say(language, "kind"): every.index, say(language, "probability"): [
-        say_share(language, value) for value in every]})
+    show_table({say(language, "kind"): list(every), say(language, "probability"): [
+        say_share(language, value) for value in every.values()]})
+
+
+def _write_csv(predictor: Predictor, answers: list[dict]) -> str:
+    """Return answers as CSV; a spreadsheet would take some texts for formulas."""
+    table = pd.DataFrame(answers)
+    if predictor.note["inputs"] != "both":
+        table = table.drop(columns="text")
+    for column in {"photo", "text"} & set(table):
+        table[column] = [f"'{text}" if text.startswith(FORMULA) else text
+                         for text in table[column]]
+    return table.to_csv(index=False)
 
 
 def _show_list(predictor: Predictor, language: str) -> None:
@@ -263,26 +287,17 @@ def _show_list(predictor: Predictor, language: str) -> None:
     if not answers:
         return
     st.subheader(say(language, "list"), anchor=False)
-    table = pd.DataFrame(answers)
-    if predictor.note["inputs"] != "both":
-        table = table.drop(columns="text")
-    answered = table.refused == ""
     show_table({
-        say(language, "photo"): table.photo,
-        say(language, "answer"): table.prediction.where(answered, [
-            say_reason(language, reason) for reason in table.refused]),
-        say(language, "share"): [say_share(language, value) if good else "–"
-                                 for value, good in zip(table.confidence, answered,
-                                                        strict=True)],
-        say(language, "is_sure"): [say(language, "said_yes" if sure else "said_no")
-                                   for sure in table.sure]})
-    # A spreadsheet would take a name that begins so for a formula.
-    for column in {"photo", "text"} & set(table):
-        table[column] = [f"'{text}" if text.startswith(FORMULA) else text
-                         for text in table[column]]
+        say(language, "photo"): [found["photo"] for found in answers],
+        say(language, "answer"): [found["prediction"] or say_reason(language, found["refused"])
+                                  for found in answers],
+        say(language, "share"): [say_share(language, found["confidence"]) if found["prediction"]
+                                 else "–" for found in answers],
+        say(language, "is_sure"): [say(language, "said_yes" if found["sure"] else "said_no")
+                                   for found in answers]})
     left, right = st.columns(2)
-    left.download_button(say(language, "download"), table.to_csv(index=False), "predictions.csv",
-                         "text/csv", on_click="ignore", width="stretch")
+    left.download_button(say(language, "download"), partial(_write_csv, predictor, answers),
+                         "predictions.csv", "text/csv", on_click="ignore", width="stretch")
     if right.button(say(language, "clear"), width="stretch"):
         for key in (*KEPT, "sample", "upload", "camera"):
             st.session_state.pop(key, None)

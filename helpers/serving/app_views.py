@@ -1,8 +1,5 @@
 """App views: what the web page shows of a model and of an answer; nothing here is asked."""
 
-import altair as alt
-import numpy as np
-import pandas as pd
 import streamlit as st
 
 from helpers.serving.app_text import (
@@ -15,7 +12,7 @@ from helpers.serving.app_text import (
 )
 
 BEST, WEAKEST = 5, 3
-BLUE, GREY = "#1f5fa8", "#9aa5b1"
+BLUE, GREY, INK = "#1f5fa8", "#9aa5b1", "#1c2733"
 
 
 def show_beginning(language: str, error: Exception) -> None:
@@ -48,34 +45,41 @@ def show_certainty(note: dict, found: dict, language: str) -> None:
         st.warning(say(language, "unsure", threshold=say_share(language, known["threshold"])))
 
 
-def rank_classes(classes: list[str], found: dict) -> pd.Series:
+def rank_classes(classes: list[str], found: dict) -> dict[str, float]:
     """Return the probability of each class, the likeliest first."""
-    return pd.Series({name: found[f"p_{name}"] for name in classes}).sort_values(
-        ascending=False, kind="stable")
+    return dict(sorted(((name, found[f"p_{name}"]) for name in classes),
+                       key=lambda pair: -pair[1]))
 
 
 def show_best(classes: list[str], found: dict, language: str) -> None:
     """Draw the likeliest classes as bars; for a screen reader, say them."""
-    best = rank_classes(classes, found).head(BEST)
-    said = [say_share(language, value) for value in best]
-    table = pd.DataFrame({"kind": best.index, "value": best.to_numpy(), "said": said,
-                          "first": np.arange(len(best)) == 0})
-    bars = alt.Chart(table).encode(
-        y=alt.Y("kind:N", sort=None, title=None, axis=alt.Axis(
-            labelFontSize=14, labelLimit=150, labelColor="#1c2733", ticks=False, domain=False)),
-        x=alt.X("value:Q", scale=alt.Scale(domain=[0, 1.25]), axis=None))
-    colour = alt.condition("datum.first", alt.value(BLUE), alt.value(GREY))
-    drawn = bars.mark_bar(height=18, cornerRadiusEnd=3).encode(color=colour)
-    text = bars.mark_text(align="left", dx=6, fontSize=14, color="#1c2733").encode(text="said:N")
-    pairs = ", ".join(f"{name} {share}" for name, share in zip(best.index, said, strict=True))
-    st.altair_chart((drawn + text).properties(height=32 * len(best)), width="stretch",
-                    alt=say(language, "best", count=len(best), said=pairs))
+    best = list(rank_classes(classes, found).items())[:BEST]
+    values = [{"class": name, "value": value, "said": say_share(language, value),
+               "first": place == 0} for place, (name, value) in enumerate(best)]
+    text = {"fontSize": 14, "color": INK}
+    spec = {
+        "data": {"values": values}, "height": 32 * len(best),
+        "encoding": {
+            "y": {"field": "class", "type": "nominal", "sort": None, "title": None,
+                  "axis": {"labelFontSize": 14, "labelLimit": 150, "labelColor": INK,
+                           "ticks": False, "domain": False}},
+            "x": {"field": "value", "type": "quantitative", "scale": {"domain": [0, 1.25]},
+                  "axis": None}},
+        "layer": [
+            {"mark": {"type": "bar", "height": 18, "cornerRadiusEnd": 3}, "encoding": {
+                "color": {"condition": {"test": "datum.first", "value": BLUE}, "value": GREY}}},
+            {"mark": {"type": "text", "align": "left", "dx": 6, **text},
+             "encoding": {"text": {"field": "said", "type": "nominal"}}}]}
+    pairs = ", ".join(f"{row['class']} {row['said']}" for row in values)
+    st.vega_lite_chart(spec, width="stretch",
+                       alt=say(language, "best", count=len(best), said=pairs))
 
 
-def show_table(columns: dict) -> None:
-    """Show a table as HTML, which a screen reader can read, as it cannot read a drawn one."""
-    rows = pd.DataFrame(columns).astype(str).map(escape)
-    st.table(rows.set_index(rows.columns[0]))
+def show_table(columns: dict[str, list[str]]) -> None:
+    """Show a table of texts as HTML, which a screen reader can read, as it cannot a drawn one."""
+    rows = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
+    cells = [[text if text == "---" else escape(text) for text in row] for row in rows]
+    st.markdown("\n".join(f"| {' | '.join(row)} |" for row in cells))
 
 
 def show_model(note: dict, language: str) -> None:

@@ -1,6 +1,7 @@
 """Launch: the web page from a notebook; in Colab inside it, through Colab's own port frame."""
 
 import atexit
+import os
 import socket
 import subprocess
 import sys
@@ -17,6 +18,8 @@ APP = Path(__file__).with_name("app.py")
 PATIENCE_S = 60  # until the page has to answer
 # The frame's address is another than the page's own; it is reached through Colab alone.
 FRAMED = ("--server.enableCORS", "false", "--server.enableXsrfProtection", "false")
+
+ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}  # as app.py says, which comes a little late for it
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def start_page(place: str | Path, port: int | None = None) -> Page:
     said = tempfile.TemporaryFile("w+")  # noqa: SIM115
     process = subprocess.Popen(
         [sys.executable, "-m", "streamlit", "run", str(APP), *options, "--", "--run", str(place)],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=said,
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=said, env=os.environ | ONE_ARENA,
         start_new_session=True)  # an interrupted cell is none of its business
     page = Page(process, port)
     atexit.register(page.stop)

@@ -23,32 +23,20 @@ from helpers.features.engines import DiffersError, Engine, build_engine
 from helpers.features.store import warn_of_versions
 from helpers.features.streaming import compute_batches
 from helpers.files import SuiteError, show_path
-from helpers.network.backbones import create_network
-from helpers.network.preprocessing import (
-    create_normalisation,
-    describe_preprocessing,
-    fingerprint_preprocessing,
-)
+from helpers.network.preprocessing import create_normalisation, fingerprint_preprocessing
 from helpers.recipe import change_recipe
-from helpers.serving.layers import CompleteNetwork, MeanLogits, StackedNetworks, split_outputs
-from helpers.serving.model_folder import (
-    BACKBONE,
-    HEADS,
-    NETWORK,
-    NETWORKS,
-    find_model,
-    read_arrays,
-    read_note,
-)
+from helpers.serving.layers import CompleteNetwork, MeanLogits, split_outputs
+from helpers.serving.members import load_heads, load_trunk
+from helpers.serving.model_folder import find_model, read_note
 from helpers.serving.photos import Limits, Photo, PhotoFiles, PhotoReader
 from helpers.serving.probe import load_probe
 from helpers.serving.references import load_references
 from helpers.settings import Recipe
 from helpers.training.crossvalidation import form_inputs
-from helpers.training.heads import restore_model
-from helpers.training.networks import load_network, read_network
 
 FEW = 8  # photos that are not worth starting threads for
+BLOCK = 256  # photos whose answers are tabulated at once
+NO_NUMBERS = "its features are no numbers in this precision"
 
 
 def load_predictor(place: str | Path, engine: str = "auto", precision: str = "float32",
@@ -78,7 +66,7 @@ def load_predictor(place: str | Path, engine: str = "auto", precision: str = "fl
     recipe = change_recipe(recipe, {"engine": engine, "precision": precision,
                                     "batch_size": batch_size, "workers": workers})
     warn_of_versions(note["versions"], show_path(folder))
-    trunk = _load_trunk(folder, note, recipe, config)
+    trunk = load_trunk(folder, note, recipe, config)
     reader = PhotoReader(config, limits)
     probe = load_probe(folder, reader)
     try:
@@ -87,49 +75,7 @@ def load_predictor(place: str | Path, engine: str = "auto", precision: str = "fl
         raise SuiteError(f"{show_path(folder)} does not answer here as it did where it was "
                          f"saved: {error} Else install the versions of constraints.txt."
                          ) from error
-    return Predictor(folder, note, reader, made, trunk, _load_heads(folder, note))
-
-
-def _load_trunk(folder: Path, note: dict, recipe: Recipe, config: dict) -> nn.Module:
-    if note["kind"] == NETWORKS:
-        known = {"classes": note["classes"], "backbone": note["backbone"],
-                 "preprocessing": describe_preprocessing(config)}
-        return StackedNetworks([load_network(folder / NETWORK.format(number), recipe, known)
-                                for number in range(len(note["temperatures"]))]).eval()
-    model = create_network(recipe)
-    model.reset_classifier(0)
-    try:
-        model.load_state_dict(read_network(folder / BACKBONE)[1])
-    except RuntimeError as error:
-        raise SuiteError(f"{show_path(folder / BACKBONE)} does not fit {note['backbone']} in "
-                         f"this version of timm: {str(error)[:200]}") from error
-    return model.eval()
-
-
-def _load_heads(folder: Path, note: dict) -> list:
-    if note["kind"] == NETWORKS:
-        return []
-    members = {}
-    for name, array in read_arrays(folder / HEADS).items():
-        number, _, key = name.partition("/")
-        members.setdefault(int(number), {})[key] = array
-    try:
-        heads = [restore_model(note["kind"], arrays) for _, arrays in sorted(members.items())]
-        found = np.stack([_ask(head, note) for head in heads])
-    except (KeyError, ValueError, TypeError) as error:
-        raise SuiteError(f"{show_path(folder / HEADS)} does not hold the classifiers that "
-                         f"model.json speaks of ({error}). Save the model again (notebook 11)."
-                         ) from error
-    if found.shape != (len(note["temperatures"]), 1, len(note["classes"])):
-        raise SuiteError(f"{show_path(folder / HEADS)} holds other classifiers than model.json "
-                         "speaks of. Save the model again (notebook 11).")
-    return heads
-
-
-def _ask(head, note: dict) -> np.ndarray:
-    """Return what a head says of features that are nothing, to see that it can."""
-    return head.predict(form_inputs(note["inputs"], np.zeros((1, note["features"]), np.float32),
-                                    [""]))
+    return Predictor(folder, note, reader, made, trunk, load_heads(folder, note))
 
 
 class Predictor:
@@ -172,11 +118,14 @@ class Predictor:
             photo could not be read, else empty), and `p_<class>`.
         """
         parts = list(self.stream(photos, texts, progress))
-        return pd.concat(parts, ignore_index=True) if parts else self._tabulate([], [], {}, None)
+        if not parts:
+            nothing = np.empty((0, self.engine.width), np.float32)
+            return self._tabulate(PhotoFiles([], self.reader), [], nothing, None)
+        return pd.concat(parts, ignore_index=True)
 
     def stream(self, photos: Sequence[Photo], texts: Sequence[str] | None = None,
                progress: bool = False) -> Iterator[pd.DataFrame]:
-        """Yield what `predict` returns, batch by batch, while the next photos are read."""
+        """Yield what `predict` returns, block by block, while the next photos are read."""
         if isinstance(photos, str | Path | bytes | Image.Image):
             raise SuiteError("predict takes a list of photos: put the one into [ ].")
         files, size = PhotoFiles(photos, self.reader), self.engine.batch_size
@@ -188,33 +137,34 @@ class Predictor:
                      for batch in batches)
         else:
             found = compute_batches(self.engine, files, batches)
+        waiting, numbers = [], []
         with tqdm(total=len(photos), unit="photo", mininterval=1, disable=not progress) as bar:
             for batch, outputs in zip(batches, found, strict=True):
-                given = None if texts is None else [texts[number] for number in batch]
-                refused = {number: files.refused.pop(number) for number in batch
-                           if number in files.refused}
-                finite = np.isfinite(outputs).all(axis=1)
-                refused = {number: "its features are no numbers in this precision"
-                           for number, good in zip(batch, finite, strict=True) if not good
-                           } | refused
-                outputs = np.where(finite[:, None], outputs, 0)
-                yield self._tabulate([_name(photos[n], n) for n in batch], batch, refused,
-                                     self.combine(self.answer_members(outputs, given)))
+                waiting.append(outputs)
+                numbers += batch
                 bar.update(len(batch))
+                # Tables of a few rows each would take as long as the network.
+                if len(numbers) >= BLOCK or numbers[-1] == len(photos) - 1:
+                    yield self._tabulate(files, numbers, np.concatenate(waiting), texts)
+                    waiting, numbers = [], []
 
-    def _tabulate(self, names, numbers, refused: dict, probabilities) -> pd.DataFrame:
-        columns = [f"p_{name}" for name in self.classes]
-        values = np.empty((0, len(columns))) if probabilities is None else probabilities
-        missing = np.array([number in refused for number in numbers], bool)
-        values = np.where(missing[:, None], np.nan, values) if len(values) else values
-        best = np.nan_to_num(values, nan=-1).argmax(axis=1) if len(values) else []
-        confidence = values.max(axis=1) if len(values) else []
+    def _tabulate(self, files: PhotoFiles, numbers: list[int], outputs: np.ndarray,
+                  texts: Sequence[str] | None) -> pd.DataFrame:
+        finite = np.isfinite(outputs).all(axis=1)
+        refused = [files.refused.pop(number, "" if good else NO_NUMBERS)
+                   for number, good in zip(numbers, finite, strict=True)]
+        good = np.array([not reason for reason in refused], bool)
+        given = None if texts is None else [texts[number] for number in numbers]
+        values = self.combine(self.answer_members(np.where(good[:, None], outputs, 0), given))
+        values = np.where(good[:, None], values, np.nan)
+        confidence = values.max(axis=1, initial=-1.0)
+        best = np.nan_to_num(values, nan=-1).argmax(axis=1)
         table = pd.DataFrame({
-            "photo": names,
-            "prediction": ["" if gone else self.classes[code]
-                           for code, gone in zip(best, missing, strict=True)],
-            "confidence": confidence, "sure": np.asarray(confidence) >= self.threshold,
-            "refused": [refused.get(number, "") for number in numbers]})
+            "photo": [_name(files.photos[number], number) for number in numbers],
+            "prediction": [self.classes[code] if answered else ""
+                           for code, answered in zip(best, good, strict=True)],
+            "confidence": confidence, "sure": confidence >= self.threshold, "refused": refused})
+        columns = [f"p_{name}" for name in self.classes]
         return pd.concat([table, pd.DataFrame(values, columns=columns)], axis=1)
 
     def compute(self, photo: Photo) -> np.ndarray:
