@@ -8,6 +8,7 @@ after notebook 11; needs Chromium and playwright.
 import argparse
 import io
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -37,8 +38,7 @@ def shoot_page(run: str, photo: Path, target: Path = TARGET) -> None:
                 visitor.goto(page.address)
                 visitor.locator("input[type=file]").set_input_files(photo)
                 visitor.wait_for_selector("[data-testid=stVegaLiteChart]")
-                visitor.get_by_text("Show why").or_(visitor.get_by_text("Montrer pourquoi")
-                                                    ).first.click()
+                visitor.get_by_text(re.compile("Show why|Voir pourquoi")).first.click()
                 visitor.get_by_text("Grad-CAM").first.wait_for()
                 visitor.wait_for_timeout(2_000)  # until all pictures are drawn
                 shots.append(Image.open(io.BytesIO(visitor.screenshot())).convert("RGB"))
