@@ -184,7 +184,7 @@ def _find_spatial(trunk: nn.Module, size: tuple[int, int, int]):
         hooks = [layer.register_forward_hook(note) for layer in trunk.modules()
                  if layer is not trunk]
         with torch.no_grad():
-            trunk(torch.zeros(1, *size, device=next(trunk.parameters()).device))
+            trunk(torch.zeros(1, *size))
     finally:
         for hook in hooks:
             hook.remove()
