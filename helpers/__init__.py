@@ -5,8 +5,8 @@ it (a test holds that), and the files at the door from none:
 
     the door     files, versions, imports, section, settings (and those of heads, of networks
                  that are trained, of evaluation), recipe, columns, steps, colab, processes,
-                 resuming, run, removal; `batch`, which runs the notebooks headless, calls on all
-                 rooms
+                 resuming, run, command, removal; `batch`, which runs the notebooks headless,
+                 calls on all rooms
     data         layouts, inspection, copies, splits                             01, 02
     network      backbones, weights, preprocessing, pixels, augmentation         02, 03
     features     extraction and its engines                                      03

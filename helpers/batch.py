@@ -25,6 +25,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from helpers.colab import copy_results
+from helpers.command import create_parser
 from helpers.files import (
     ROOT,
     SuiteError,
@@ -37,7 +38,7 @@ from helpers.files import (
 )
 from helpers.imports import find_reached
 from helpers.recipe import parse_settings
-from helpers.run import Run, create_parser, open_run
+from helpers.run import Run, open_run
 from helpers.steps import MAIN_LINE, NOTEBOOKS, STEPS, Step
 
 FOLDER = ROOT / "notebooks"

@@ -5,12 +5,10 @@ from which inputs (a hash of each), and its own hash. So a half-finished noteboo
 under the same name or a changed table are noticed by whoever reads the artefact next.
 """
 
-import argparse
 import json
 import os
 import shlex
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,8 +29,8 @@ from helpers.files import (
     save_json,
     show_path,
 )
-from helpers.processes import join_processes, rank, wait_for_all
-from helpers.recipe import format_settings, load_recipe, parse_settings
+from helpers.processes import rank, wait_for_all
+from helpers.recipe import format_settings, load_recipe
 from helpers.settings import WEIGHT_FILES, Recipe
 from helpers.steps import MAIN_LINE, MAKERS, STEPS, Step
 from helpers.versions import describe_changes
@@ -277,31 +275,3 @@ def reopen_run(folder: Path) -> Run:
         raise SuiteError(f"{show_path(folder)} was made by another version of the suite: run its "
                          "notebooks again.") from error
     return Run(recipe, folder, ("--recipe", recipe.name, "--set", f"run={folder.name}"))
-
-
-def create_parser(module: str, purpose: str) -> argparse.ArgumentParser:
-    """Return a parser of the options that every command has: recipe and settings."""
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=purpose)
-    parser.add_argument("--recipe", default="demo", help="name under data/, or a YAML file")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-                        help="settings that replace the recipe's")
-    return parser
-
-
-def run_command(module: str, purpose: str, action: Callable[[Run], object]) -> int:
-    """Run a module's command line, which one process or torchrun's many may call.
-
-    Args:
-        action: is called with the opened run, in every process.
-
-    Returns:
-        The exit status: 0 done, 2 with a sentence on what is wrong.
-    """
-    options = create_parser(module, purpose).parse_args()
-    try:
-        with join_processes():
-            action(open_run(options.recipe, parse_settings(options.set)))
-    except SuiteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0

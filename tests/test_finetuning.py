@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.command import run_command
 from helpers.data.preparation import prepare_run
 from helpers.data.splits import select_rows
 from helpers.features.extraction import extract_run
@@ -23,7 +24,7 @@ from helpers.files import SuiteError, load_json
 from helpers.processes import join_processes, rank
 from helpers.recipe import load_recipe, parse_settings
 from helpers.resuming import Shards
-from helpers.run import OUTPUTS, open_run, run_command
+from helpers.run import OUTPUTS, open_run
 from helpers.steps import STEPS
 from helpers.training import finetuning
 from helpers.training import fold as folds

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,15 @@ MAX_PIXELS = 100_000_000  # a larger image is refused: it may be a decompression
 # size is known.
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "TGA", "PCX",
            "JPEG2000", "AVIF", "HEIF")
+Check = Callable[[tuple[int, int]], None] | None  # raises UnreadableImageError
 
 
 class UnreadableImageError(Exception):
     """A file that cannot be decoded; the message is the reason alone."""
 
 
-def decode_image(path: str | Path, content: bytes | None = None) -> Image.Image:
+def decode_image(path: str | Path, content: bytes | None = None,
+                 check: Check = None) -> Image.Image:
     """Decode one file to RGB, uint8, the same everywhere.
 
     EXIF rotation is applied, transparency laid on white, 16-bit and float values are scaled
@@ -37,6 +40,7 @@ def decode_image(path: str | Path, content: bytes | None = None) -> Image.Image:
 
     Args:
         content: what the file holds, if it has been read already.
+        check: is given width and height before anything is decoded, to refuse them.
 
     Raises:
         UnreadableImageError: missing, empty, truncated, no image, none of FORMATS, or over
@@ -48,6 +52,8 @@ def decode_image(path: str | Path, content: bytes | None = None) -> Image.Image:
         if not content:
             raise UnreadableImageError("empty file")
         image = open_image(content)
+        if check:
+            check(image.size)
         if image.width * image.height > MAX_PIXELS:
             raise UnreadableImageError(f"too large: {image.width} x {image.height} pixels")
         return convert_image(image)

@@ -22,12 +22,13 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from helpers.command import run_command
 from helpers.data.images import UnreadableImageError, decode_image, describe_header, read_file
 from helpers.data.table import load_table
 from helpers.files import SuiteError, resolve_path, write_whole
 from helpers.processes import rank, wait_for_all, world
 from helpers.resuming import Shards, choose_rows
-from helpers.run import Run, run_command
+from helpers.run import Run
 
 THUMBNAIL = 64  # pixels a side, grey
 MEASURED = 128  # pixels a side at most; enough for every property, and flat in cost

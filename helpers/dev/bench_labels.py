@@ -11,12 +11,13 @@ import sys
 
 import numpy as np
 
+from helpers.command import run_command
 from helpers.data.splits import select_rows
 from helpers.evaluation.calibration import calibrate_answers
 from helpers.evaluation.label_errors import find_label_errors
 from helpers.features.store import load_codes
 from helpers.files import load_json
-from helpers.run import Run, run_command
+from helpers.run import Run
 from helpers.training.crossvalidation import (
     create_run_model,
     cross_validate,

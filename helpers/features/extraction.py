@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from helpers.command import run_command
 from helpers.data.images import decode_image
 from helpers.data.splits import count_classes, select_rows
 from helpers.data.table import restore_images
@@ -22,7 +23,7 @@ from helpers.files import SuiteError, load_json, show_path
 from helpers.network.backbones import create_backbone
 from helpers.network.preprocessing import create_preprocessing, fingerprint_preprocessing
 from helpers.processes import rank, wait_for_all
-from helpers.run import Run, run_command
+from helpers.run import Run
 from helpers.versions import describe_versions
 
 PARTS = ("train", "test")

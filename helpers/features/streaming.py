@@ -81,11 +81,12 @@ class ImageFiles:
         """
         rows = [row for number in numbers for row in self.places[number]]
         with ThreadPoolExecutor() as pool:
-            for part in _split(rows, CHECKED):
+            for part in split_numbers(rows, CHECKED):
                 list(pool.map(lambda row: read_file(self.paths[row], self.hashes[row]), part))
 
 
-def _split(numbers: Sequence[int], size: int) -> list[Sequence[int]]:
+def split_numbers(numbers: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Return numbers in parts of `size`; the last may be shorter."""
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
@@ -112,7 +113,7 @@ def stream_features(engine: Engine, files: ImageFiles, target: Path, description
     size = choose_rows(len(files), engine.batch_size)
     origin = {"description": description, "engine": engine.name, "device": engine.device,
               "batch_size": engine.batch_size, "shard": size, "versions": describe_versions()}
-    parts = _split(range(len(files)), size)
+    parts = split_numbers(range(len(files)), size)
     run_folder = run_folder or target.parent
     shards = Shards(target.with_suffix(".shards"), run_folder, len(parts), origin)
     shards.open()
@@ -137,7 +138,7 @@ def stream_features(engine: Engine, files: ImageFiles, target: Path, description
 
 def _compute_shards(shards: Shards, engine: Engine, files: ImageFiles,
                     missing: dict[int, range], progress: bool) -> None:
-    batches = {number: _split(part, engine.batch_size) for number, part in missing.items()}
+    batches = {number: split_numbers(part, engine.batch_size) for number, part in missing.items()}
     found = compute_batches(engine, files, list(chain.from_iterable(batches.values())))
     name = f"{shards.place.stem} ({world()} processes)" if world() > 1 else shards.place.stem
     before = len(files) - world() * sum(map(len, missing.values()))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from helpers.data.images import (
     MAX_PIXELS,
+    Check,
     UnreadableImageError,
     decode_image,
     read_file,
@@ -42,20 +43,21 @@ def read_pixels(path: str, geometry, sha256: str | None = None) -> np.ndarray:
         raise refuse_image(path, error) from None
 
 
-def decode_pixels(content: bytes, geometry, path: str = "") -> np.ndarray:
+def decode_pixels(content: bytes, geometry, path: str = "", check: Check = None) -> np.ndarray:
     """Decode, resize and crop what a file holds, (H, W, 3) uint8.
 
     Args:
         path: the file's, for what is said of it.
+        check: as in `decode_image`.
 
     Raises:
         UnreadableImageError: as `decode_image`.
     """
-    pixels = _decode_jpeg(content)
-    return geometry(decode_image(path, content) if pixels is None else pixels)
+    pixels = _decode_jpeg(content, check)
+    return geometry(decode_image(path, content, check) if pixels is None else pixels)
 
 
-def _decode_jpeg(content: bytes):
+def _decode_jpeg(content: bytes, check: Check):
     """Return (3, H, W) uint8, the pixels that `decode_image` gives, in half the time.
 
     None for whatever is no plain JPEG file, and for Pillow to say what is wrong.
@@ -67,11 +69,15 @@ def _decode_jpeg(content: bytes):
         return None
     try:
         image = Image.open(io.BytesIO(content), formats=["JPEG"])  # its header alone
+        if check:
+            check(image.size)
         if image.mode not in ("RGB", "L") or image.width * image.height > MAX_PIXELS or (
                 image.getexif().get(ORIENTATION, 1) not in (0, 1)):
             return None
         encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         return decode_jpeg(encoded, mode=ImageReadMode.RGB)
+    except UnreadableImageError:
+        raise
     except Exception:  # damaged files raise whatever a decoder stumbles over
         return None
 

@@ -57,19 +57,7 @@ FILES, MEGABYTES, PIXELS = 20, 20, 50_000_000  # of an upload; .streamlit/config
 NEAREST = 5
 SIDE, QUALITY = 800, 85  # of the photo as it is shown
 LISTED = 500  # answers that are kept of a visit, as text
-# Streamlit's captions are too pale, and its uploader speaks English alone, and tells what it has
-# refused only to whoever points at it.
-STYLE = """
-[data-testid="stMainBlockContainer"] { padding-top: 3rem; }
-[data-testid="stCaptionContainer"], [data-testid="stImageCaption"] { color: #47525e; opacity: 1; }
-[data-testid="stFileUploaderDropzone"] button p,
-[data-testid="stFileUploaderDropzoneInstructions"] span { font-size: 0; }
-[data-testid="stFileUploaderDropzone"] button p::after { content: "%(choose)s"; font-size: 1rem; }
-[data-testid="stFileUploaderDropzoneInstructions"] span::after { content: "%(drop)s";
-  font-size: 0.875rem; color: #47525e; }
-[data-testid="stFileUploader"]:has([aria-invalid="true"])::after { content: "%(too_large)s";
-  color: #8a1f11; }
-"""
+STYLE = (Path(__file__).parent / "templates" / "app.css").read_text("utf-8")
 KEPT = ("answers", "pictures", "reasons")  # of a visit, in its session
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 KINDS = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"]

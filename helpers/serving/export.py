@@ -62,7 +62,7 @@ def export_model(predictor: Predictor, target: Path) -> dict:
                     {"photo": {0: "height", 1: "width"}}, "pixels", folder / RESIZE)
             shutil.copyfile(TEMPLATE, folder / EXAMPLE)
         description = describe_export(predictor, geometry)
-        description["largest_difference"] = compare_export(predictor, folder, geometry)
+        description["largest_difference"] = compare_export(predictor, folder)
         save_json(description, folder / DESCRIPTION)
     return description
 
@@ -125,7 +125,7 @@ def describe_export(predictor: Predictor, geometry: dict | None) -> dict:
         "versions": note["versions"]}
 
 
-def compare_export(predictor: Predictor, folder: Path, geometry: dict | None) -> float:
+def compare_export(predictor: Predictor, folder: Path) -> float:
     """Return the largest difference of a probability from the model's, on probe and samples.
 
     Raises:

@@ -18,7 +18,6 @@ APP = Path(__file__).with_name("app.py")
 PATIENCE_S = 60  # until the page has to answer
 # The frame's address is another than the page's own; it is reached through Colab alone.
 FRAMED = ("--server.enableCORS", "false", "--server.enableXsrfProtection", "false")
-
 ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}  # as app.py says, which comes a little late for it
 
 

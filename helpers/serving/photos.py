@@ -8,13 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from helpers.data.images import (
-    FORMATS,
-    MAX_PIXELS,
-    UnreadableImageError,
-    convert_image,
-    open_image,
-)
+from helpers.data.images import FORMATS, MAX_PIXELS, UnreadableImageError, convert_image
 from helpers.network.pixels import decode_pixels
 from helpers.network.preprocessing import create_geometry
 
@@ -60,14 +54,7 @@ class PhotoReader:
         content = self._read_file(Path(photo)) if isinstance(photo, str | Path) else bytes(photo)
         if len(content) > self.limits.megabytes * 2**20:
             raise UnreadableImageError(f"larger than {self.limits.megabytes} MB")
-        try:
-            with open_image(content) as image:
-                self._require_size(image.size)
-        except UnreadableImageError:
-            raise
-        except Exception:  # whatever a decoder stumbles over is said by the next line
-            pass
-        return decode_pixels(content, self._geometry)
+        return decode_pixels(content, self._geometry, check=self._require_size)
 
     def _convert(self, image: Image.Image) -> Image.Image:
         self._require_size(image.size)

@@ -21,7 +21,7 @@ from helpers.evaluation.calibration import apply_temperature
 from helpers.evaluation.explain import HeadLayers, create_explainer, require_formula
 from helpers.features.engines import DiffersError, Engine, build_engine
 from helpers.features.store import warn_of_versions
-from helpers.features.streaming import compute_batches
+from helpers.features.streaming import compute_batches, split_numbers
 from helpers.files import SuiteError, show_path
 from helpers.network.preprocessing import create_normalisation, fingerprint_preprocessing
 from helpers.recipe import change_recipe
@@ -128,9 +128,8 @@ class Predictor:
         """Yield what `predict` returns, block by block, while the next photos are read."""
         if isinstance(photos, str | Path | bytes | Image.Image):
             raise SuiteError("predict takes a list of photos: put the one into [ ].")
-        files, size = PhotoFiles(photos, self.reader), self.engine.batch_size
-        batches = [range(start, min(start + size, len(photos)))
-                   for start in range(0, len(photos), size)]
+        files = PhotoFiles(photos, self.reader)
+        batches = split_numbers(range(len(photos)), self.engine.batch_size)
         if len(photos) <= FEW:
             shape = self.engine.shape
             found = (self.engine.compute(files.read_batch(batch, shape))[: len(batch)]

@@ -15,7 +15,7 @@ from helpers.data.splits import select_rows
 from helpers.data.table import restore_images
 from helpers.features.engines import create_engine
 from helpers.features.store import load_features
-from helpers.features.streaming import ImageFiles, compute_batches
+from helpers.features.streaming import ImageFiles, compute_batches, split_numbers
 from helpers.files import save_csv, write_whole
 from helpers.network.preprocessing import resolve_data_config
 from helpers.run import Run
@@ -136,8 +136,7 @@ def _compute_features(run: Run, trunk, rows: pd.DataFrame, width: int) -> np.nda
     engine = create_engine(trunk, config, run.recipe.change(precision="float32"),
                            rows.path.tolist())
     files = ImageFiles(rows[["path"]], config)
-    batches = [range(start, min(start + engine.batch_size, len(files)))
-               for start in range(0, len(files), engine.batch_size)]
+    batches = split_numbers(range(len(files)), engine.batch_size)
     return np.concatenate(list(compute_batches(engine, files, batches)))[:, :width]
 
 

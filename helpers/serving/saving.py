@@ -56,11 +56,10 @@ from helpers.training.crossvalidation import (
     load_inputs,
     load_models,
 )
-from helpers.training.networks import save_network
+from helpers.training.networks import REFIT, save_network
 from helpers.training.selection import fit_temperature
 from helpers.training.text import load_texts
 
-REFIT = ".refit"  # of a run: where a network that is trained once more is kept until it is saved
 COMPARED = 64  # photos of the run that the saved model has to answer for
 EXACT = 1e-4  # by which a probability may differ then
 

@@ -21,10 +21,11 @@ import pandas as pd
 import torch
 
 from helpers.colab import remove_parts
+from helpers.command import run_command
 from helpers.files import SuiteError, hash_files, load_json, make_folder, save_json
 from helpers.processes import gather, rank, run_processes, wait_for_all, world
 from helpers.resuming import Shards
-from helpers.run import Run, run_command
+from helpers.run import Run
 from helpers.training.budget import forecast_training
 from helpers.training.crossvalidation import save_answers, train_heads
 from helpers.training.distillation import load_teacher, open_teacher
@@ -32,6 +33,7 @@ from helpers.training.fold import begin_network, create_phase, train_fold
 from helpers.training.loaders import ImageBatches, JudgedBatches
 from helpers.training.module import ClassifierModule, explain_failures
 from helpers.training.networks import (
+    REFIT,
     answer_images,
     describe_classifier,
     load_network,
@@ -118,7 +120,7 @@ def refit_network(run: Run, target: Path, progress: bool = True):
     if (run.path("networks") / BUDGET).exists():  # as many epochs as the folds' networks had
         plan = _fit_budget(plan, run.path("networks"))
     origin = hashlib.sha256(json.dumps(plan.origin, sort_keys=True).encode()).hexdigest()[:16]
-    place = run.folder / ".refit" / origin
+    place = run.folder / REFIT / origin
     _, network, _ = train_fold(plan, every, make_folder(place))
     description = describe_classifier(plan.recipe, plan.measured, plan.classes)
     save_network(network, description, target)

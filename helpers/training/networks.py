@@ -20,6 +20,7 @@ from helpers.training.module import join_answers
 from helpers.training.selection import NEVER
 from helpers.versions import describe_changes, describe_versions
 
+REFIT = ".refit"  # of a run: where a network trained once more is kept until it is saved
 UNMET = -20.0  # a bias of a class that was not met, small enough to be never answered
 
 
