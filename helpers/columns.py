@@ -10,16 +10,18 @@ import pandas as pd
 
 # An empty field is an empty text.
 TEXTS = ("image_id", "path", "split", "sha256", "reason", "format", "mode", "check", "decision",
-         "note", "weights", "backbone", "copy_of", "candidate", "cue", "part", "verdict")
+         "note", "weights", "backbone", "copy_of", "candidate", "cue", "part", "verdict",
+         "first_id", "second_id", "how", "transform")
 # An empty field is missing.
 LABELS = ("label", "prediction", "class", "code", "suggestion", "correction", "runner_up",
           "given_label")
-FLAGS = ("rotated", "transparent", "animated", "grey", "mirrored", "copy", "suspect", "left_out")
+FLAGS = ("rotated", "transparent", "animated", "grey", "copy", "suspect", "left_out")
 NUMBERS = ("bytes", "width", "height", "group", "fold", "score", "brightness", "entropy",
            "sharpness", *(f"brightness_perc_{p}" for p in (1, 5, 10, 15, 90, 95, 99)),
            *(f"{what}_{channel}" for what in ("mean", "square") for channel in "rgb"),
-           "first", "second", "correlation", "confidence", "x", "y", "images", "precision",
-           "recall", "F1", "low", "high", "parameters", "features", "file_mb",
+           "first", "second", "correlation", "details", "points", "overlap", "colours",
+           "confidence", "x", "y", "images", "precision", "recall",
+           "F1", "low", "high", "parameters", "features", "file_mb",
            "images_per_second", "peak_memory_mb", "macro F1", "behind", "behind_low",
            "behind_high", "value", "difference", "p", "p_holm", "seconds",
            "told", "told_low", "told_high", "chance", "misled", "fall")

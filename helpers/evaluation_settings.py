@@ -40,6 +40,10 @@ class EvaluationSettings(Section):
     wished_accuracy: float = setting(
         "Accuracy wanted on the photos that are answered; on the others the model abstains.",
         0.95, gt=0, lt=1)
+    leak_price: bool = setting(
+        "Show beside the score what it would be with copies on both sides of the folds (a linear "
+        "classifier on the features is trained once more, or twice under other strategies).",
+        False)
     compare: list[str] = setting(
         "Backbones that notebook 07 compares with the recipe's own.",
         ["resnet18", "resnet50", "resnet101", "efficientnet_b0", "efficientnet_b3",

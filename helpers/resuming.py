@@ -1,7 +1,8 @@
 """Resuming: a long computation cut into numbered shards, each written whole, joined at the end.
 
 Whatever ends the work, the shards that are there stay, and the next run computes the others;
-in Colab each goes to Drive as well. Several processes take turns in the numbers.
+in Colab each goes to Drive as well, unless that would take longer. Several processes take turns
+in the numbers.
 """
 
 import contextlib
@@ -33,10 +34,13 @@ class Shards:
 
     Args:
         origin: plain values that decide the content; with another `origin` all starts anew.
+        local: large, and quickly made again, so that they are not copied to Drive.
     """
 
-    def __init__(self, place: Path, run_folder: Path, count: int, origin: dict):
+    def __init__(self, place: Path, run_folder: Path, count: int, origin: dict,
+                 local: bool = False):
         self.place, self.run_folder, self.count, self.origin = place, run_folder, count, origin
+        self.local = local
         # In each name, so that what a Drive has kept of another origin is never taken for ours.
         self.mark = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -60,7 +64,7 @@ class Shards:
                 print(f"{self.place.stem} is computed anew: {changed}")
                 self.remove()
             save_json(self.origin, make_folder(self.place) / "origin.json")
-            copy_part(record, self.run_folder)
+            self._copy(record)
         wait_for_all()
 
     def list_done(self) -> list[int]:
@@ -86,7 +90,7 @@ class Shards:
                              "let only one at a time.")
         with write_whole(self._path(number)) as temporary:
             temporary.write_bytes(stream.getvalue())
-        copy_part(self._path(number), self.run_folder)
+        self._copy(self._path(number))
 
     def load(self, number: int) -> dict[str, np.ndarray]:
         """Return the arrays of one shard; SuiteError if it is damaged."""
@@ -107,6 +111,10 @@ class Shards:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.place)
         remove_parts(self.place, self.run_folder)
+
+    def _copy(self, file: Path) -> None:
+        if not self.local:
+            copy_part(file, self.run_folder)
 
     def _path(self, number: int) -> Path:
         return self.place / f"{number:05d}-{self.mark}.npz"

@@ -71,7 +71,16 @@ class DataSettings(Section):
         "label_suspects.csv; the data itself is never changed.", None)
     near_copy: float = setting(
         "Correlation from which two images count as near copies; raise it where all images are "
-        "alike by nature; 1 switches the search off.", 0.9, ge=0.5, le=1)
+        "alike by nature; 1 looks for copies of the same bytes alone.", 0.9, ge=0.5, le=1)
+    transformed_copies: bool = setting(
+        "Whether to look for copies that were turned, shifted, zoomed, cropped or augmented.",
+        True)
+    transformed_copy: float = setting(
+        "Correlation from which two such images, laid over each other, count as copies; raise "
+        "it where images of different things share most of what they show.", 0.82, ge=0.5, le=1)
+    copy_colours: Literal["same", "any"] = setting(
+        "Whether a copy must have the colours of its original (`same`; another exposure, white "
+        "balance or a grey copy do no harm), or may have `any`.", "same")
 
     @property
     def place(self) -> Path:

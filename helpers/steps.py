@@ -49,7 +49,7 @@ STEPS = (
     Step("06_evaluation", reads=("quarantine", "table", "label_mapping", "metadata",
                                  "oof_probabilities", "test_probabilities"),
          settings=("splits.seed", "evaluation.bootstrap", "evaluation.final",
-                   "evaluation.wished_accuracy"), makes={
+                   "evaluation.wished_accuracy", "evaluation.leak_price"), makes={
              "metrics": "metrics.json", "fold_scores": "fold_scores.csv",
              "confusion": "confusion_matrix.csv", "classes": "per_class.csv",
              "mistakes": "mistakes.csv", "label_suspects": "label_suspects.csv",

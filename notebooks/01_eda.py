@@ -25,16 +25,16 @@
 # of images, and decide what to leave out.
 #
 # **You need** to know what a folder and a table are; no machine learning. The default
-# recipe is the demo: 600 photos of waste that come with the suite, and ten copies,
+# recipe is the demo: 600 photos of waste that come with the suite, and sixteen copies,
 # planted with other faults. **You get** a table of all images, everything that looks
-# odd about them, and a list of those set aside, with reasons. **It takes** about 15
-# seconds for the demo, and some minutes for 100,000 photos.
+# odd about them, and a list of those set aside, with reasons. **It takes** about 20
+# seconds for the demo, and some ten minutes for 100,000 photos on two cores.
 #
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
 # | 1 | read the data into one table | |
 # | 2 | open every image once and measure it | |
-# | 3 | find duplicates, exact and near | `near_copies.csv`, `figures/01_borderline.jpg` |
+# | 3 | find copies, exact, near and transformed | `near_copies.csv`, `figures/01_copies_*.jpg`, `figures/01_keypoints.jpg` |
 # | 4 | list what is odd, set aside what is unusable | `inspection.csv`, `quarantine.csv`, `images.csv`, `figures/01_findings.jpg` |
 # | 5 | count the classes | `figures/01_class_counts.png` |
 # | 6 | look at images of each class, and at their sizes | `figures/01_classes.jpg`, `figures/01_sizes.png` |
@@ -127,8 +127,8 @@ save_figure(run, show_photos([followed.path], [title]), "01_followed")
 # One interrupted download or empty file can stop an overnight training run. Some
 # pipelines put a black picture in its place, and the model learns from pictures of
 # nothing. We decode every file to its last byte, and measure it while it is open:
-# brightness, sharpness, information, size, a checksum and a thumbnail. If this is
-# interrupted, run it again and it continues.
+# brightness, sharpness, information, size, a checksum, a thumbnail and *keypoints*, of
+# which more below. If this is interrupted, run it again and it continues.
 
 # %%
 from helpers.data.inspection import inspect_images
@@ -149,38 +149,70 @@ images.reason[images.reason != ""].value_counts().to_frame("images")
 # ## 3 · The same photo twice?
 #
 # If a model trains on one copy and is tested on the other, it only has to remember, and
-# the score says nothing about new images. Exact copies have the same checksum. *Near
-# copies* (saved again, resized, mirrored, brightened, cropped a little) are found by
-# comparing thumbnails: where the correlation of their details reaches `near_copy`, two
-# images count as one photo.
+# the score says nothing about new images. There are three kinds of copies:
+#
+# - *exact* copies have the same checksum;
+# - *near* copies (saved again, resized, mirrored, brightened, cropped a little) are
+#   found by comparing thumbnails: the details of the two correlate;
+# - *transformed* copies were turned, shifted, zoomed or cropped, or all of it together,
+#   as happens when images are augmented and stored beside their originals. They are
+#   found by their keypoints, small patterns that look the same after a turn.
 
 # %%
-from helpers.data.copies import find_exact_copies, find_near_copies, group_copies
-from helpers.data.inspection import load_thumbnails
+from helpers.data.copies import find_copies, group_copies
 
-threshold = run.recipe.data.near_copy
-exact = find_exact_copies(images)
-pairs = find_near_copies(load_thumbnails(run), threshold, exact)
-images["group"] = group_copies(len(images), exact, pairs)
-print(f"{(exact >= 0).sum()} images have the same bytes as another one")
-print(f"{pairs['copy'].sum()} pairs of near copies, at {threshold} and above")
+pairs = find_copies(images, run)
+images["group"] = group_copies(len(images), pairs)
+pairs.groupby("how").copy.agg(copies="sum", looked_at="size")
 
 # %% [markdown]
 # Copies, and copies of copies, share a `group`; the next notebook never splits a group.
-# Is the threshold right for your data? Look at the pairs closest to it: those marked
-# *=* were taken for one photo, those marked *≠* were not.
+# Below are near copies, the surest at the left and the weakest at the right, with what
+# was done to the upper image to get the lower one.
 
 # %%
-from helpers.pictures.galleries import show_borderline
+from helpers.pictures.copy_pairs import show_borderline, show_copies, show_keypoints
 
-save_figure(run, show_borderline(images, pairs), "01_borderline")
+save_figure(run, show_copies(images, pairs, "near"), "01_copies_near")
 
 # %% [markdown]
-# If a pair marked *=* shows two different things, raise `near_copy` (0.9 by default);
-# if one marked *≠* is clearly the same photo, lower it. Two photos taken of one object
-# are no copies; if a column says which object it is, `group_column` keeps them
-# together. When in doubt, keep it low: a false positive costs little, a missed copy
-# inflates the score.
+# The same for transformed copies: here the thumbnails are no help.
+
+# %%
+save_figure(run, show_copies(images, pairs, "transformed"), "01_copies_transformed")
+
+# %% [markdown]
+# How do keypoints find these? Each line joins two keypoints that look alike. If many
+# agree on one way to lay the first image over the second, that is a proposal. It counts
+# only if, laid over each other as on the right, the details then agree in every part of
+# the overlap: a shop's logo or a line of print also has keypoints that agree.
+
+# %%
+save_figure(run, show_keypoints(images, pairs), "01_keypoints")
+
+# %% [markdown]
+# Are the thresholds right for your data? Look at the pairs closest to them: those marked
+# *=* were taken for one photo, those marked *≠* were not. Near copies first.
+
+# %%
+save_figure(run, show_borderline(images, pairs, "near"), "01_borderline_near")
+
+# %% [markdown]
+# A pair with other colours is no copy, however alike the details are: one product in two
+# colours, perhaps. If such pairs are copies in your data, set `copy_colours: any`. The
+# same for transformed copies:
+
+# %%
+figure = show_borderline(images, pairs, "transformed")
+save_figure(run, figure, "01_borderline_transformed")
+
+# %% [markdown]
+# If a pair marked *=* shows two different things, raise `near_copy` (0.9 by default) or
+# `transformed_copy` (0.82); if one marked *≠* is clearly the same photo, lower it. Two
+# photos taken of one object are no copies; if a column says which object it is,
+# `group_column` keeps them together. When in doubt, keep it low: a false positive costs
+# little, a missed copy inflates the score. Photos that all show the same frame or the
+# same background may need `transformed_copies: false`.
 #
 # ## 4 · What is odd, and what must go
 #
@@ -193,7 +225,7 @@ import pandas as pd
 
 from helpers.data.findings import find_faults, set_aside
 
-findings = find_faults(images, exact, pairs, run.recipe.data)
+findings = find_faults(images, pairs, run.recipe.data)
 used, quarantine = set_aside(images, findings)
 pd.crosstab(findings.check, findings.decision)
 
@@ -334,12 +366,6 @@ run.finish("01_eda")
 
 # %%
 # (images.groupby("___").bytes.median() / 1024).round(1)
-
-# %% [markdown]
-# **3.** How many pairs would count as one photo at the default threshold of 0.9?
-
-# %%
-# (pairs.correlation >= ___).sum()
 
 # %% [markdown]
 # Next: [02 · Prepare the data](02_preprocessing.ipynb).

@@ -349,4 +349,19 @@ run.finish("02_preprocessing")
 # save_figure(run, pictures, "solutions_resize")
 
 # %% [markdown]
+# **4.** What do scores do when copies leak? Give 150 photos an augmented copy each, as
+# people do who want more data, and judge a classifier twice: with folds that know nothing
+# of copies, and with folds that keep them together.
+
+# %%
+# from helpers.data.alterations import augment
+# ...
+# photos += [augment(photo, random.Random(seed)) for seed, photo in enumerate(photos)]
+# ...
+# for folds in (StratifiedKFold, ___):
+#     scores = cross_val_score(LogisticRegression(max_iter=1000), x, y, groups=groups,
+#                              cv=folds(5, shuffle=True, random_state=0))
+#     print(f"{folds.__name__}: accuracy {scores.mean():.3f}")
+
+# %% [markdown]
 # Next: [03 · Extract features](03_extraction.ipynb).

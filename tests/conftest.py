@@ -18,7 +18,8 @@ from tests.layouts import write_rakuten
 
 TINY = {
     "source": "rakuten", "backbone": "test_efficientnet", "weights": "random",
-    "image_size": 32, "resize": "squash", "folds": 3, "c_grid": [0.1, 1.0],
+    "image_size": 32, "resize": "squash", "transformed_copies": False,
+    "folds": 3, "c_grid": [0.1, 1.0],
     "bootstrap": 200, "tsne_images": 150, "perplexity": 10, "workers": 2,
     "compare": ["test_resnet"], "compare_images": 120,
     "learning_curve": [0.5], "compare_heads": ["logistic", "class_mean", "logistic+smote"],

@@ -12,13 +12,14 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from helpers.data import inspection
-from helpers.data.copies import find_exact_copies, find_near_copies, group_copies
+from helpers.data.copies import find_copies, group_copies
 from helpers.data.demo import write_demo
 from helpers.data.findings import find_faults, set_aside
 from helpers.data.images import UnreadableImageError, decode_image
-from helpers.data.inspection import inspect_images, load_thumbnails, measure_normalisation
+from helpers.data.inspection import inspect_images, measure_normalisation
 from helpers.data.preparation import inspect_run
 from helpers.data.table import load_table
+from helpers.data.thumbnails import find_near_pairs
 from helpers.files import SuiteError
 from helpers.recipe import load_recipe
 from helpers.resuming import Shards
@@ -34,10 +35,9 @@ def inspect(table, recipe, folder):
     """Inspect a table as notebook 01 does; return images, findings, used, quarantine."""
     run = Run(recipe, folder)
     images = inspect_images(table, run)
-    exact = find_exact_copies(images)
-    pairs = find_near_copies(load_thumbnails(run), recipe.data.near_copy, exact)
-    images["group"] = group_copies(len(images), exact, pairs)
-    findings = find_faults(images, exact, pairs, recipe.data)
+    pairs = find_copies(images, run)
+    images["group"] = group_copies(len(images), pairs)
+    findings = find_faults(images, pairs, recipe.data)
     return images, findings, *set_aside(images, findings)
 
 
@@ -64,12 +64,14 @@ FOUND_BY = {
     "truncated file": "unreadable", "zero-byte file": "unreadable", "all black": "blank",
     "wrong extension": "extension", "CMYK": "CMYK", "16-bit PNG named .jpg": "16-bit",
     "exact copy in train": "exact copy", "exact copy of a training image": "exact copy",
-    "near copy of a training image": "near copy", "blurred": "blurry", "overexposed": "light",
+    "near copy of a training image": "near copy", "rotated copy of a training image": "near copy",
+    "augmented copy of a training image": "near copy", "blurred": "blurry",
+    "overexposed": "light",
 }
 
 
 def test_all_planted_faults_are_found_and_nothing_else(rakuten, recipe, tmp_path):
-    usual = recipe(rakuten, near_copy=0.93)
+    usual = recipe(rakuten, transformed_copies=True)
     images, findings, used, quarantine = inspect(load_table(usual), usual, tmp_path)
     faults = pd.read_csv(rakuten / "planted_faults.csv", dtype=str)
     for fault, check in FOUND_BY.items():
@@ -87,7 +89,7 @@ def test_all_planted_faults_are_found_and_nothing_else(rakuten, recipe, tmp_path
     leaks = findings[(findings.check == "leak") & findings.image_id.isin(faults.original_imageid)]
     across = faults[faults.fault.str.contains("copy of a training image")]
     # Each once, with the name of the test image that it is a copy of.
-    found = dict(zip(leaks.image_id, leaks.note.str.rsplit(" ", n=1).str[-1], strict=True))
+    found = dict(zip(leaks.image_id, leaks.copy_of, strict=True))
     assert len(found) == len(leaks)
     assert found == dict(zip(across.original_imageid, across.imageid, strict=True))
     # An exact copy is no near copy as well.
@@ -110,7 +112,7 @@ def test_the_recipe_decides_what_is_set_aside(rakuten, recipe, tmp_path):
 
 
 def test_a_quarantine_of_copies_leaves_the_original(rakuten, recipe, tmp_path):
-    strict = recipe(rakuten, quarantine=["exact copy", "near copy"])
+    strict = recipe(rakuten, quarantine=["exact copy", "near copy"], transformed_copies=True)
     quarantine = inspect(load_table(strict), strict, tmp_path)[3]
     faults = pd.read_csv(rakuten / "planted_faults.csv", dtype=str)
     copies = set(faults.imageid[faults.fault.str.contains("copy")])
@@ -146,7 +148,8 @@ def test_near_copies_under_two_labels_are_reported(folders, recipe, tmp_path):
     clash = findings[findings.check == "conflicting near copy"].set_index("image_id")
     assert {table.image_id[0], table.image_id[twin]} <= set(clash.index)
     assert clash.note[table.image_id[0]] == (
-        f"near copy of {table.image_id[twin]}, labelled {table.label[twin]}")
+        f"near copy of {table.image_id[twin]}, labelled {table.label[twin]} "
+        "(reduced 0.87 times, stretched)")
     assert set(clash.decision) == {"group"}  # likeness is no proof
 
 
@@ -223,10 +226,8 @@ def test_near_copies_survive_what_people_do_to_images(tmp_path):
             change(picture).save(tmp_path / f"{number} {name}.jpg", quality=60)
     table = pd.DataFrame(rows, columns=["image_id", "label"]).assign(split="train")
     table["path"] = [str(tmp_path / f"{name}.jpg") for name in table.image_id]
-    run = Run(load_recipe("demo"), tmp_path)
-    inspect_images(table, run)
-    pairs = find_near_copies(load_thumbnails(run), 0.9)
-    groups = group_copies(len(table), pd.Series(-1, table.index), pairs)
+    run = Run(load_recipe("demo").change(transformed_copies=False), tmp_path)
+    groups = group_copies(len(table), find_copies(inspect_images(table, run), run))
     assert pd.Series(groups).groupby(table.label).nunique().eq(1).all()
     assert len(set(groups)) == len(pictures)
 
@@ -239,11 +240,11 @@ def test_pictures_of_different_things_are_no_near_copies(tmp_path):
     thumbnails = np.stack([np.asarray(Image.fromarray(np.uint8(
         (1 - share) * rough + share * other)).convert("L").resize((64, 64)))
         for share in (0, 0.15, 0.4, 1)])
-    pairs = find_near_copies(thumbnails, 0.9).set_index(["first", "second"])
-    assert pairs["copy"].to_dict().get((0, 1)) is True
-    assert not pairs["copy"].to_dict().get((0, 2), False) and (0, 3) not in pairs.index
-    stricter = find_near_copies(thumbnails, pairs.correlation[0, 1] + 0.01)
-    assert not stricter["copy"].any() and len(stricter)  # there to be looked at
+    found = find_near_pairs(thumbnails, 0.9).set_index(["first", "second"]).correlation
+    assert found[0, 1] >= 0.9 and (0, 3) not in found.index
+    assert not found.get((0, 2), 0) >= 0.9
+    stricter = find_near_pairs(thumbnails, found[0, 1] + 0.01)
+    assert not (stricter.correlation > found[0, 1]).any() and len(stricter)  # to be looked at
 
 
 @pytest.mark.parametrize("zoom", [0.96, 1.04])
@@ -256,7 +257,7 @@ def test_a_zoomed_copy_is_found(zoom):
         picture, round(200 * (1 / zoom - 1)), 128)
     thumbnails = np.stack([np.asarray(p.resize((64, 64), Image.Resampling.BILINEAR))
                            for p in (picture, zoomed)])
-    assert find_near_copies(thumbnails, 0.9)["copy"].tolist() == [True]
+    assert (find_near_pairs(thumbnails, 0.9).correlation >= 0.9).tolist() == [True]
 
 
 @pytest.mark.parametrize(("grey", "found"), [(3, 3), (5, 0), (10, 0)])
@@ -437,7 +438,7 @@ def test_what_cannot_be_decoded_says_why(tmp_path):
 
 def test_what_is_measured_has_its_number(folders):
     """Shards of a killed inspection are taken up again only if they hold the same measures."""
-    facts, _ = inspection._inspect(str(next(folders.rglob("*.jpg"))))
+    facts, *_ = inspection._inspect(False, str(next(folders.rglob("*.jpg"))))
     measured = hashlib.sha256(",".join(sorted(facts)).encode()).hexdigest()[:8]
     # Otherwise raise MEASURES, and state both here.
     assert (inspection.MEASURES, measured) == (2, "b48549b5")

@@ -30,7 +30,7 @@ class Seen:
 
     images: pd.DataFrame  # from `inspect_images`, unreadable ones included, numbered from 0
     file: pd.Series  # for each the number of the first image with the same bytes, or its own
-    pairs: pd.DataFrame  # near copies, by the first image of each file
+    pairs: pd.DataFrame  # other copies, by the first image of each file
 
     @property
     def readable(self) -> pd.DataFrame:
@@ -39,16 +39,15 @@ class Seen:
     def join_copies(self, rows: pd.DataFrame, exact: bool) -> pd.DataFrame:
         """Return `one`, the number of an image in `rows`, for each file `to` that it copies.
 
-        With `distance`: 0 for an exact copy, whose file is its own.
+        With `distance`, 0 for an exact copy, whose file is its own; and `transform`.
         """
         mine = pd.DataFrame({"one": rows.index, "file": self.file[rows.index].to_numpy()})
         if exact:
-            return mine.assign(to=mine.file, distance=0.0)
-        near = self.pairs[self.pairs["copy"].astype(bool)]
-        near = near.assign(distance=1 - near.correlation)
+            return mine.assign(to=mine.file, distance=0.0, transform="")
+        near = self.pairs.assign(distance=1 - self.pairs.correlation)
         links = pd.concat([near.rename(columns={a: "file", b: "to"})
                            for a, b in (("first", "second"), ("second", "first"))])
-        return mine.merge(links[["file", "to", "distance"]], on="file")
+        return mine.merge(links[["file", "to", "distance", "transform"]], on="file")
 
     def find_first(self, chosen: pd.Series) -> pd.Series:
         """Return file -> the first image of it among the `chosen` ones."""
@@ -60,9 +59,10 @@ class Seen:
         met = met.dropna(subset="other").sort_values("distance", kind="stable")
         met = met.drop_duplicates("one").sort_values("one")
         others = list(self.images.iloc[met.other.astype(int)].itertuples())
-        notes = [f"{'same file as' if same else 'near copy of'} {other.image_id}"
+        notes = [("same file as " if row.file == row.to else "near copy of ") + other.image_id
                  + (f", labelled {other.label}" if label else "")
-                 for same, other in zip(met.file == met.to, others, strict=True)]
+                 + (f" ({row.transform})" if row.transform else "")
+                 for row, other in zip(met.itertuples(), others, strict=True)]
         rows = self.images.iloc[met.one].assign(copy_of=[other.image_id for other in others])
         return rows, met.distance.to_numpy(), notes
 
@@ -139,7 +139,7 @@ def find_exact(seen: Seen):
 
 
 def find_near(seen: Seen):
-    """Images that are there already, saved or cut otherwise; here too the first stays."""
+    """Images that are there already, saved, cut or turned otherwise; here too the first stays."""
     met = seen.join_copies(seen.images[seen.file == seen.images.index], exact=False)
     return seen.report(met[met.one > met.to].assign(other=met.to))
 

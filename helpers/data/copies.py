@@ -1,128 +1,124 @@
-"""Copies: exact ones by hash, near ones by correlated thumbnails, joined into groups.
+"""Copies: images that are there more than once, however they were changed, joined into groups.
 
-A near copy survives re-encoding, scaling, mirroring, another brightness and a small crop.
-First every thumbnail, shrunk to 16 x 16, is compared with every other and with its mirror
-image. Then the best candidates are laid over each other at 64 x 64, shifted and scaled a
-little, and the best normalised correlation of their details decides: two sunsets share the
-broad course of light and dark, but not what remains when it is taken away. Neither brightness
-nor contrast matter.
+One search in three steps, each on what the one before has left: the same bytes; thumbnails that
+correlate (`thumbnails`); keypoints that agree on a transform (`transforms`).
 """
 
-import cv2
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from tqdm import tqdm
 
-COARSE = 16  # pixels a side of the first comparison
-CANDIDATE = 0.75  # its correlation from which a pair is looked at closely
-NEIGHBOURS = 24  # candidates an image
-ROWS_AT_ONCE = 256
-MARGIN = 6  # pixels by which one image may be shifted against the other
-ZOOMS = (0.95, 1.0, 1.05)
-DETAIL = (1.0, 3.0)  # pixels; finer and broader things are taken away before that comparison
-FLAT = 4.0  # grey levels of deviation below which a thumbnail shows nothing to compare
+from helpers.data.alignment import Agreement, Transform, fit_and_compare
+from helpers.data.inspection import THUMBNAIL, load_keypoints, load_thumbnails
+from helpers.data.judging import create_reader, describe_pair, judge_pairs
+from helpers.data.thumbnails import find_near_pairs
+from helpers.data.transforms import find_transformed_pairs
+from helpers.run import Run
 
-
-def find_exact_copies(images: pd.DataFrame) -> pd.Series:
-    """Return for each image the position of the first one with the same bytes, -1 if alone."""
-    first = pd.Series(range(len(images)), images.index).groupby(images.sha256).transform("min")
-    copied = images.sha256.duplicated(keep=False) & (images.bytes > 0)
-    return first.where(copied, -1)
+REFUTED = 0.72  # agreement of details below which thumbnails that correlate prove nothing
+COLUMNS = ["first", "second", "first_id", "second_id", "how", "copy", "correlation", "details",
+           "points", "overlap", "colours", "transform"]
 
 
-def find_near_copies(thumbnails: np.ndarray, threshold: float,
-                     exact: pd.Series | None = None) -> pd.DataFrame:
-    """Return the pairs of images whose thumbnails correlate at least 0.05 below `threshold`.
+def find_copies(images: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """Return the pairs of images that are copies, and those that nearly count as such.
+
+    What is found does not depend on the order of the images.
 
     Args:
-        thumbnails: (images, 64, 64) uint8; flat ones, as of unreadable images, pair with none.
-        exact: as from `find_exact_copies`; of each file only its first copy is compared.
+        images: as from `inspect_images` with this run.
 
     Returns:
-        `first`, `second` (positions, first < second), `correlation`, `mirrored`, and `copy`:
-        whether the correlation reaches the threshold. The others are there to be looked at.
+        A row a pair, the surest first: `first`, `second` (positions) and their ids; `how` it was
+        found (`exact`, `near`, `transformed`); whether it counts as a `copy`, for `data`'s
+        thresholds; `correlation`, which these are about: of the thumbnails, or of the
+        `details`, compared field by field (missing if the images show too little for it);
+        `points`, keypoints that agree (-1 where none were asked); `overlap`, the common share of
+        the smaller image; `colours`, levels by which colours differ; `transform`, in words, from
+        the first image to the second.
     """
-    cv2.setNumThreads(1)
-    own = np.ones(len(thumbnails), bool) if exact is None else (
-        (exact < 0) | (exact == np.arange(len(exact)))).to_numpy()
-    pairs = _find_candidates(thumbnails if threshold < 1 else thumbnails[:0], own)
-    progress = tqdm(pairs.itertuples(), "comparing", len(pairs), unit="pair", mininterval=2)
-    pairs["correlation"] = np.array([
-        correlate(thumbnails[pair.first], thumbnails[pair.second], pair.mirrored)
-        for pair in progress], float)
-    pairs["copy"] = pairs.correlation >= threshold
-    return pairs[pairs.correlation >= threshold - 0.05].sort_values(
-        "correlation", ascending=False, ignore_index=True)
+    settings = run.recipe.data
+    exact = _find_exact_pairs(images)
+    own = images.reset_index(drop=True).drop(index=exact["second"])
+    order = own.sort_values("sha256").index.to_numpy()
+    order = order if settings.near_copy < 1 else order[:0]
+    thumbnails, groups = load_thumbnails(run), DisjointSet(order)
+    any_colours = settings.copy_colours == "any"
+
+    def is_near(correlation: float, agreement: Agreement) -> bool:
+        # What shows too little to be looked at field by field is not refuted.
+        refuted = agreement.details < REFUTED or (agreement.recoloured and not any_colours)
+        return correlation >= settings.near_copy and not refuted
+
+    def is_transformed(agreement: Agreement) -> bool:
+        return agreement.details >= settings.transformed_copy and (
+            any_colours or not agreement.recoloured)
+
+    near = _judge_near_pairs(
+        images, find_near_pairs(thumbnails, settings.near_copy, order), is_near, groups)
+    parts = [exact, near]
+    if settings.transformed_copies and len(order):
+        sure = near[near["copy"]]
+        known = set(zip(sure["first"], sure["second"], strict=True))
+        parts.append(find_transformed_pairs(
+            images.path.tolist(), thumbnails, load_keypoints(run), order, is_transformed, known,
+            groups))
+    pairs = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    ids = images.image_id.to_numpy()
+    pairs["first_id"], pairs["second_id"] = ids[pairs["first"]], ids[pairs["second"]]
+    pairs = pairs.astype({"points": int, "copy": bool}).round(
+        {"correlation": 4, "details": 4, "overlap": 3, "colours": 1})
+    # Of a pair found both ways, the surer finding.
+    pairs = pairs.sort_values(["copy", "correlation", "first_id", "second_id"],
+                              ascending=[False, False, True, True])
+    ends = np.sort(pairs[["first", "second"]].to_numpy(), axis=1)
+    return pairs[~pd.DataFrame(ends).duplicated().to_numpy()][COLUMNS].reset_index(drop=True)
 
 
-def _find_candidates(thumbnails: np.ndarray, own: np.ndarray) -> pd.DataFrame:
-    plain, mirrored = _describe(thumbnails), _describe(thumbnails[:, :, ::-1])
-    plain[~own[: len(plain)]] = 0  # as if it showed nothing
-    shows = np.any(plain, axis=1)
-    found = {}
-    for start in range(0, len(plain), ROWS_AT_ONCE):
-        block = plain[start : start + ROWS_AT_ONCE]
-        for flipped, others in ((False, plain), (True, mirrored)):
-            scores = block @ others.T
-            scores[:, ~shows] = -1
-            scores[np.arange(len(block)), start + np.arange(len(block))] = -1
-            count = min(NEIGHBOURS, scores.shape[1] - 1)
-            best = np.argpartition(-scores, count, axis=1)[:, :count]
-            rows, columns = np.nonzero(np.take_along_axis(scores, best, axis=1) >= CANDIDATE)
-            for row, other in zip(rows, best[rows, columns], strict=True):
-                key = tuple(sorted((int(start + row), int(other))))
-                score = scores[row, other]
-                if score > found.get(key, (-1, False))[0]:
-                    found[key] = (score, flipped)
-    keys = np.array(list(found), np.int64).reshape(-1, 2)
-    return pd.DataFrame({"first": keys[:, 0], "second": keys[:, 1],
-                         "mirrored": [flipped for _, flipped in found.values()]})
+def _find_exact_pairs(images: pd.DataFrame) -> pd.DataFrame:
+    """Return each image whose bytes an earlier one has, with the first that has them."""
+    numbers = pd.Series(range(len(images)), images.index)
+    first = numbers.groupby(images.sha256).transform("min")
+    copied = (first < numbers) & (images.bytes > 0)
+    return pd.DataFrame({"first": first[copied].to_numpy(), "second": numbers[copied].to_numpy(),
+                         "how": "exact", "copy": True, "correlation": 1.0, "details": 1.0,
+                         "points": -1, "overlap": 1.0, "colours": 0.0,
+                         "transform": "the same file"})
 
 
-def _describe(thumbnails: np.ndarray) -> np.ndarray:
-    """Return (images, 256) float32 of mean 0 and length 1; zeros for flat pictures."""
-    parts = []
-    for start in range(0, len(thumbnails), ROWS_AT_ONCE):
-        block = np.asarray(thumbnails[start : start + ROWS_AT_ONCE], np.float32)
-        step = block.shape[1] // COARSE
-        small = block.reshape(len(block), COARSE, step, COARSE, step).mean(axis=(2, 4))
-        small = small.reshape(len(block), -1)
-        small -= small.mean(axis=1, keepdims=True)
-        small[small.std(axis=1) < FLAT] = 0
-        length = np.linalg.norm(small, axis=1, keepdims=True)
-        parts.append(small / np.maximum(length, 1e-6))
-    return np.concatenate(parts) if parts else np.empty((0, COARSE**2), np.float32)
+def _judge_near_pairs(images: pd.DataFrame, pairs: pd.DataFrame, is_copy: Callable,
+                      groups: DisjointSet) -> pd.DataFrame:
+    """Look at near pairs closely: a thumbnail shows neither print nor colours."""
+    read = create_reader(images.path.tolist())
+    sizes = images[["width", "height"]].fillna(1).to_numpy(float)
+
+    def judge(first: int, second: int, correlation: float, transform: Transform) -> dict:
+        transform, agreement = fit_and_compare(read(first), read(second), transform)
+        return describe_pair(transform, agreement, (sizes[first], sizes[second]),
+                             is_copy(correlation, agreement), correlation)
+
+    laid = []
+    for pair in pairs.sort_values("correlation", ascending=False, kind="stable").itertuples():
+        # From thumbnails, which are square, to units of the longer side.
+        ours, theirs = (sizes[n] / sizes[n].max() for n in (pair.first, pair.second))
+        matrix = np.c_[np.diag(pair.zoom * theirs / ours),
+                       theirs * (pair.right, pair.down) / THUMBNAIL]
+        laid.append((pair.first, pair.second, pair.correlation,
+                     Transform(matrix, pair.mirrored, points=-1)))
+    return judge_pairs(laid, judge, groups, "comparing details").assign(how="near")
 
 
-def correlate(first: np.ndarray, second: np.ndarray, mirrored: bool) -> float:
-    """Return the best normalised correlation of two thumbnails' details over shifts and zooms."""
-    second = _sharpen(second[:, ::-1] if mirrored else second)
-    middle = np.ascontiguousarray(_sharpen(first)[MARGIN:-MARGIN, MARGIN:-MARGIN])
-    best = -1.0
-    for zoom in ZOOMS:
-        side = round(len(middle) * zoom)
-        template = middle if zoom == 1 else cv2.resize(middle, (side, side))
-        best = max(best, float(cv2.matchTemplate(second, template, cv2.TM_CCOEFF_NORMED).max()))
-    return best
-
-
-def _sharpen(thumbnail: np.ndarray) -> np.ndarray:
-    values = np.ascontiguousarray(thumbnail, np.float32)
-    fine, broad = (cv2.GaussianBlur(values, (0, 0), sigma) for sigma in DETAIL)
-    return fine - broad
-
-
-def group_copies(count: int, exact: pd.Series, pairs: pd.DataFrame) -> np.ndarray:
+def group_copies(count: int, pairs: pd.DataFrame) -> np.ndarray:
     """Return a group number for each of `count` images: copies of copies share one.
 
     Args:
-        exact: as from `find_exact_copies`, positions or -1.
-        pairs: as from `find_near_copies`; only rows with `copy` join.
+        pairs: as from `find_copies`; only rows with `copy` join.
     """
-    exact, near = exact.to_numpy(), pairs[pairs["copy"]]
-    copied = np.flatnonzero(exact >= 0)
-    ends = np.r_[copied, near["first"]], np.r_[exact[copied], near["second"]]
-    edges = coo_array((np.ones(len(ends[0])), ends), shape=(count, count))
+    copies = pairs[pairs["copy"]]
+    edges = coo_array((np.ones(len(copies)), (copies["first"], copies["second"])),
+                      shape=(count, count))
     return connected_components(edges, directed=False)[1]

@@ -6,12 +6,14 @@ Faults are planted on purpose, so that the checks have something to find; the ma
 """
 
 import io
+import random
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageEnhance, ImageFilter
 
+from helpers.data.alterations import ALTERATIONS
 from helpers.files import ROOT, SuiteError, hash_file, make_folder, show_path, write_folder
 
 PHOTOS = ROOT / "data" / "demo" / "photos"
@@ -33,6 +35,8 @@ FAULTS = {
     "exact copy in train": (4, 0),
     "exact copy of a training image": (0, 2),
     "near copy of a training image": (0, 4),
+    "rotated copy of a training image": (0, 3),
+    "augmented copy of a training image": (0, 3),
 }
 
 
@@ -122,6 +126,10 @@ def _encode(photo: Path, fault: str) -> bytes:
     if fault == "near copy of a training image":
         smaller = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4))
         return _save(ImageEnhance.Brightness(smaller).enhance(0.92), quality=70)
+    kind = fault.removesuffix(" copy of a training image")
+    if kind in ALTERATIONS:
+        # The photo's name decides how, so that the same files come out every time.
+        return _save(ALTERATIONS[kind](picture.convert("RGB"), random.Random(photo.stem)))
     return whole
 
 

@@ -15,15 +15,17 @@ IMAGE_COLUMNS = ["image_id", "path", "label", "split"]
 COPIES = ("exact copy", "near copy", "conflicting near copy", "leak")
 
 
-def find_faults(images: pd.DataFrame, exact: pd.Series, pairs: pd.DataFrame,
+def find_faults(images: pd.DataFrame, pairs: pd.DataFrame,
                 settings: DataSettings) -> pd.DataFrame:
     """Return every finding: image_id, path, label, split, check, score, decision, note, copy_of.
 
     Args:
         images: as from `inspect_images`.
-        exact, pairs: as from `helpers.data.copies`, positions in `images`.
+        pairs: as from `find_copies`, positions in `images`.
     """
-    files = pd.Series(np.where(exact >= 0, exact, np.arange(len(images))))
+    files, exact = pd.Series(np.arange(len(images))), pairs[pairs.how == "exact"]
+    files[exact["second"]] = exact["first"].to_numpy()
+    pairs = pairs[(pairs.how != "exact") & pairs["copy"]]
     seen = Seen(images.reset_index(drop=True), files, pairs)
     found = []
     for name, check in CHECKS.items():

@@ -1,8 +1,8 @@
 """Inspection: every image opened once before it is used; what is seen of it, in numbers.
 
 One pass gives the header's facts, CleanVision's image properties (Apache-2.0, cleanlab 2022),
-the sums behind the data set's own mean and standard deviation, and a thumbnail for the search
-for copies. Pixels are measured on the image reduced to at most 128 pixels a side.
+the sums behind the data set's own mean and standard deviation, and a thumbnail and keypoints
+for the search for copies. Pixels are measured on the image reduced to at most 128 pixels a side.
 
     torchrun --nproc-per-node=4 -m helpers.data.inspection --recipe rakuten
 
@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,13 @@ from tqdm import tqdm
 
 from helpers.command import run_command
 from helpers.data.images import UnreadableImageError, decode_image, describe_header, read_file
+from helpers.data.keypoints import (
+    NO_KEYPOINTS,
+    KeypointFile,
+    find_keypoints,
+    join_keypoints,
+    save_keypoints,
+)
 from helpers.data.table import load_table
 from helpers.files import SuiteError, resolve_path, write_whole
 from helpers.processes import rank, wait_for_all, world
@@ -34,6 +42,7 @@ THUMBNAIL = 64  # pixels a side, grey
 MEASURED = 128  # pixels a side at most; enough for every property, and flat in cost
 EMPTY = hashlib.sha256(b"").hexdigest()
 MEASURES = 2  # raised when an image is measured otherwise, so that no old shards are kept
+KEYPOINTS = "keypoints.shards"
 FLAGS = ("rotated", "transparent", "animated", "grey")
 
 
@@ -43,7 +52,8 @@ def inspect_images(table: pd.DataFrame, run: Run | None = None) -> pd.DataFrame:
     Args:
         table: with `image_id` and `path`.
         run: keeps what is measured in shards until `forget_inspection`, so that a killed
-            inspection continues; beside them lie the thumbnails (`load_thumbnails`).
+            inspection continues; beside them lie the thumbnails (`load_thumbnails`) and, if its
+            recipe looks for transformed copies, the keypoints (`load_keypoints`).
 
     Returns:
         The table with `bytes`, `sha256`, `reason` ("" if readable), and for readable images
@@ -53,8 +63,13 @@ def inspect_images(table: pd.DataFrame, run: Run | None = None) -> pd.DataFrame:
     if run is None:
         with tempfile.TemporaryDirectory() as place:
             return _join_facts(table, _fill_shards(table, Path(place)), None)
-    shards = _fill_shards(table, run.folder)
+    settings = run.recipe.data
+    keypoints = (_open_shards(run.folder, table, KEYPOINTS)
+                 if settings.transformed_copies and settings.near_copy < 1 else None)
+    shards = _fill_shards(table, run.folder, keypoints)
     images = _join_facts(table, shards, _thumbnails_file(run) if rank() == 0 else None)
+    if keypoints and rank() == 0:
+        save_keypoints(_keypoints_file(run), map(keypoints.load, range(keypoints.count)))
     wait_for_all()
     return images
 
@@ -64,29 +79,48 @@ def load_thumbnails(run: Run) -> np.ndarray:
     return np.load(_thumbnails_file(run), mmap_mode="r", allow_pickle=False)
 
 
+def load_keypoints(run: Run) -> KeypointFile:
+    """Open the keypoints of an inspected run, in the table's order."""
+    return KeypointFile(_keypoints_file(run))
+
+
 def forget_inspection(run: Run) -> None:
-    """Remove shards and thumbnails: what they are for has been saved."""
-    _open_shards(run.folder, 0, {}).remove()
-    _thumbnails_file(run).unlink(missing_ok=True)
+    """Remove shards, thumbnails and keypoints: what they are for has been saved."""
+    for name in ("inspection.shards", KEYPOINTS):
+        Shards(run.folder / name, run.folder, 0, {}).remove()
+    for file in (_thumbnails_file(run), _keypoints_file(run),
+                 _keypoints_file(run).with_suffix(".npz")):
+        file.unlink(missing_ok=True)
 
 
 def _thumbnails_file(run: Run) -> Path:
     return run.folder / ".thumbnails.npy"
 
 
-def _open_shards(folder: Path, count: int, how: dict) -> Shards:
-    return Shards(folder / "inspection.shards", folder, count, how)
+def _keypoints_file(run: Run) -> Path:
+    return run.folder / ".keypoints.bin"
 
 
-def _fill_shards(table: pd.DataFrame, folder: Path) -> Shards:
+def _open_shards(folder: Path, table: pd.DataFrame, name: str = "inspection.shards") -> Shards:
+    size = choose_rows(len(table))
+    names = hashlib.sha256("\0".join([*table.image_id, *table.path]).encode()).hexdigest()[:16]
+    return Shards(folder / name, folder, -(-len(table) // size),
+                  {"images": f"{len(table)}, {names}", "measures": MEASURES},
+                  local=name == KEYPOINTS)
+
+
+def _fill_shards(table: pd.DataFrame, folder: Path, keypoints: Shards | None = None) -> Shards:
     paths, size = table.path.tolist(), choose_rows(len(table))
-    names = hashlib.sha256("\0".join([*table.image_id, *paths]).encode()).hexdigest()[:16]
-    shards = _open_shards(folder, -(-len(paths) // size),
-                          {"images": f"{len(paths)}, {names}", "measures": MEASURES})
+    shards = _open_shards(folder, table)
     shards.open()
+    if keypoints:
+        keypoints.open()
     if rank() == 0:
         for number in shards.list_done():  # files may have changed since
             _keep_if_current(shards, number, paths[number * size : (number + 1) * size])
+        if keypoints:  # not asked for until now, or lost with Colab's disk
+            for number in set(shards.list_done()) - set(keypoints.list_done()):
+                shards.drop(number)
     wait_for_all()
     missing = shards.list_missing()
     name = "inspecting" if world() == 1 else f"inspecting ({world()} processes)"
@@ -95,11 +129,15 @@ def _fill_shards(table: pd.DataFrame, folder: Path) -> Shards:
             total=len(paths), initial=max(0, len(paths) - len(missing) * size * world()),
             desc=name, unit="image", mininterval=2, disable=rank() > 0) as bar:
         for number in missing:
-            facts, pictures = [], []
-            for found, picture in pool.map(_inspect, paths[number * size : (number + 1) * size]):
+            facts, pictures, points = [], [], []
+            part = paths[number * size : (number + 1) * size]
+            for found, picture, places in pool.map(partial(_inspect, bool(keypoints)), part):
                 facts.append(found)
                 pictures.append(picture)
+                points.append(places)
                 bar.update(world())
+            if keypoints:
+                keypoints.save(number, **join_keypoints(points))
             text = np.frombuffer(json.dumps(facts, default=float).encode(), np.uint8)
             shards.save(number, facts=text, thumbnails=np.stack(pictures))
     wait_for_all()
@@ -142,7 +180,7 @@ def _join_facts(table: pd.DataFrame, shards: Shards, thumbnails: Path | None) ->
     return table.join(facts.astype(kinds))
 
 
-def _inspect(path: str) -> tuple[dict, np.ndarray]:
+def _inspect(keypoints: bool, path: str) -> tuple[dict, np.ndarray, tuple]:
     file, nothing = resolve_path(path), np.zeros((THUMBNAIL, THUMBNAIL), np.uint8)
     content = file.read_bytes() if file.is_file() else b""
     facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "reason": ""}
@@ -150,12 +188,13 @@ def _inspect(path: str) -> tuple[dict, np.ndarray]:
         image = decode_image(path, content if file.is_file() else None)
         facts |= describe_header(content)
     except UnreadableImageError as error:
-        return facts | {"reason": str(error)}, nothing
+        return facts | {"reason": str(error)}, nothing, NO_KEYPOINTS
     facts |= {"width": image.width, "height": image.height}
     small = image.reduce(max(1, -(-max(image.size) // MEASURED)))
     thumbnail = small.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     pixels = np.asarray(thumbnail)
-    return facts | measure_image(small) | {"sharpness": measure_sharpness(pixels)}, pixels
+    facts |= measure_image(small) | {"sharpness": measure_sharpness(pixels)}
+    return facts, pixels, find_keypoints(image) if keypoints else NO_KEYPOINTS
 
 
 def measure_image(image: Image.Image) -> dict[str, float]:

@@ -6,7 +6,7 @@ For whoever wants the tables and not the tour: tests, the torchrun commands, you
 import pandas as pd
 
 from helpers.data import inspection, splits
-from helpers.data.copies import find_exact_copies, find_near_copies, group_copies
+from helpers.data.copies import find_copies, group_copies
 from helpers.data.findings import find_faults, set_aside
 from helpers.data.table import load_table, restore_images
 from helpers.run import Run
@@ -16,10 +16,9 @@ def inspect_run(run: Run) -> None:
     """Write all that 01 leaves: images, findings, near copies, quarantine, normalisation."""
     settings = run.recipe.data
     images = inspection.inspect_images(load_table(run.recipe), run)
-    exact = find_exact_copies(images)
-    pairs = find_near_copies(inspection.load_thumbnails(run), settings.near_copy, exact)
-    images["group"] = group_copies(len(images), exact, pairs)
-    findings = find_faults(images, exact, pairs, settings)
+    pairs = find_copies(images, run)
+    images["group"] = group_copies(len(images), pairs)
+    findings = find_faults(images, pairs, settings)
     used, quarantine = set_aside(images, findings)
     mean, std = inspection.measure_normalisation(used)
     run.save("images", images)

@@ -1,14 +1,12 @@
 """Bench: what the steps cost and find on this machine, each against a named baseline.
 
-    make bench PHOTOS=/folder/of/folders      real photos for the near-copy figures
+    make bench PHOTOS=/folder/of/folders      real photos for the figures about copies
 
 Nothing here is a test: machines differ, so only ratios travel.
 """
 
 import argparse
-import io
 import os
-import random
 import resource
 import subprocess
 import sys
@@ -20,8 +18,6 @@ import joblib
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
-
-from helpers.data.layouts import SUFFIXES
 
 
 def bench_inspection(count: int, side: int = 500) -> None:
@@ -90,61 +86,6 @@ def bench_table(count: int) -> None:
     print(f"table of {count} rows: source {read:.1f} s, with splits {whole:.1f} s")
 
 
-def bench_near_copies(folder: Path, count: int = 200) -> None:
-    """Change `count` real photos in five ways; print recall and precision beside pHash's."""
-    import imagehash
-    from PIL import Image, ImageEnhance, ImageOps
-
-    from helpers.data.copies import find_near_copies
-    from helpers.data.inspection import THUMBNAIL
-    from helpers.settings import DataSettings
-
-    def save_again(image):
-        stream = io.BytesIO()
-        image.save(stream, "JPEG", quality=40)
-        return Image.open(stream).convert("RGB")
-
-    def crop(image):
-        left, top = (chance.random() * 0.05 * side for side in image.size)
-        return image.crop((int(left), int(top), int(left + 0.95 * image.width),
-                           int(top + 0.95 * image.height)))
-
-    changes = {"original": lambda image: image, "saved again": save_again,
-               "half the size": lambda image: image.reduce(2), "cropped by 5 %": crop,
-               "mirrored": ImageOps.mirror,
-               "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.3)}
-    chance = random.Random(0)
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    chance.shuffle(files)
-    thumbnails, sources, hashes = [], [], []
-    for number, file in enumerate(files):
-        image = Image.open(file).convert("RGB")
-        for change in changes.values() if number < count else [changes["original"]]:
-            changed = change(image)
-            thumbnails.append(np.asarray(changed.convert("L").resize(
-                (THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)))
-            sources.append(number)
-            hashes.append(imagehash.phash(changed).hash.ravel())
-    sources, threshold = np.array(sources), DataSettings.model_fields["near_copy"].default
-    start = time.perf_counter()
-    pairs = find_near_copies(np.stack(thumbnails), threshold)
-    seconds = time.perf_counter() - start
-    found = pairs[pairs["copy"]]
-    right = int((sources[found["first"]] == sources[found["second"]]).sum())
-    planted = count * len(changes) * (len(changes) - 1) // 2
-    print(f"near copies, {len(sources)} images, {planted} true pairs, {seconds:.0f} s:")
-    print(f"  correlation >= {threshold}: recall {right / planted:.3f}, precision "
-          f"{right / len(found):.4f} (copies among the photos themselves count as wrong)")
-    bits = np.stack(hashes).astype(np.float32) * 2 - 1
-    distance = (64 - bits @ bits.T) / 2
-    rows, columns = np.triu_indices(len(bits), 1)
-    same = sources[rows] == sources[columns]
-    for limit in (4, 8, 12):
-        near = distance[rows, columns] <= limit
-        print(f"  pHash distance <= {limit}: recall {near[same].sum() / planted:.3f}, precision "
-              f"{near[same].sum() / near.sum():.4f}")
-
-
 def bench_head(count: int, width: int = 1_280, classes: int = 27) -> None:
     """Fit one fold's logistic regression along its path, and as scikit-learn searches alone."""
     from sklearn.linear_model import LogisticRegression
@@ -199,9 +140,10 @@ def main() -> None:
                        stderr=subprocess.DEVNULL, check=True)
     bench_table(100_000)
     bench_head(20_000)
-    if options.photos:
-        bench_near_copies(options.photos)
     photos = ["--photos", str(options.photos)] if options.photos else []
+    if photos:
+        subprocess.run([sys.executable, "-m", "helpers.dev.bench_copies", *photos],
+                       stderr=subprocess.DEVNULL, check=True)
     subprocess.run([sys.executable, "-m", "helpers.dev.bench_extraction", *photos],
                    stderr=subprocess.DEVNULL, check=True)
     subprocess.run([sys.executable, "-m", "helpers.dev.bench_training"],

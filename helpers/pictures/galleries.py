@@ -102,16 +102,6 @@ def show_feature_maps(path: str, early, late, count: int = 7):
     return figure
 
 
-def show_borderline(images: pd.DataFrame, pairs: pd.DataFrame, count: int = 8):
-    """The pairs just above (=) and just below (≠) the threshold for near copies."""
-    half = count // 2
-    shown = pd.concat([pairs[pairs["copy"]].tail(half), pairs[~pairs["copy"]].head(half)])
-    paths = images.path.to_numpy()[shown[["first", "second"]].to_numpy()]
-    titles = [f"{'=' if copy else '≠'} {correlation:.3f}"
-              for copy, correlation in zip(shown["copy"], shown.correlation, strict=True)]
-    return show_pairs(paths.tolist(), titles, count)
-
-
 def show_findings(findings: pd.DataFrame, images: pd.DataFrame, per_check: int = 8):
     """A row of images for every check, worst first, copies after what they are copies of.
 

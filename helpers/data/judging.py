@@ -1,0 +1,69 @@
+"""Judging: pairs of images looked at one by one, the likeliest first, on all cores."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import chain
+
+import numpy as np
+import pandas as pd
+from scipy.cluster.hierarchy import DisjointSet
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from helpers.data.alignment import Agreement, Transform, shrink
+from helpers.data.images import decode_image
+
+AT_ONCE = 512  # pairs, after which groups are looked at again
+CHUNK = 32  # pairs that a thread looks at by itself
+CROWD = 16  # members of a group from which those that are joined are not compared any more
+HELD = 4096  # images in memory, of 75 KiB at most
+COLUMNS = ["copy", "correlation", "details", "points", "overlap", "colours", "transform"]
+
+
+def create_reader(paths: list[str]) -> Callable[[int], np.ndarray]:
+    """Return a function that returns the image of a number, as it is compared."""
+    return lru_cache(HELD)(lambda number: shrink(decode_image(paths[number])))
+
+
+def describe_pair(transform: Transform, agreement: Agreement, sizes: tuple, copy: bool,
+                  correlation: float) -> dict:
+    """Return a row of what was found about a pair, see `copies.find_copies`."""
+    return {"copy": bool(copy), "correlation": correlation, "details": agreement.details,
+            "points": transform.points, "overlap": agreement.overlap,
+            "colours": agreement.colours, "transform": transform.describe(*sizes)}
+
+
+def judge_pairs(pairs: list[tuple], judge: Callable[..., dict | None], groups: DisjointSet,
+                title: str) -> pd.DataFrame:
+    """Judge pairs in their order, join copies, and return a row for each that has an answer.
+
+    1,000 copies of one image are 499,500 pairs: once images share a group of more than 16, they
+    are not compared.
+
+    Args:
+        pairs: tuples that begin with two positions.
+        judge: is given a pair; returns None, or a row as from `describe_pair`.
+        groups: of positions; it is changed.
+    """
+    def judge_some(part: list[tuple]) -> list:
+        return [judge(*pair) for pair in part]
+
+    rows = []
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(
+            total=len(pairs), desc=title, unit="pair", mininterval=2) as bar:
+        for start in range(0, len(pairs), AT_ONCE):
+            part = [pair for pair in pairs[start : start + AT_ONCE]
+                    if not groups.connected(*pair[:2]) or groups.subset_size(pair[0]) <= CROWD]
+            chunks = [part[at : at + CHUNK] for at in range(0, len(part), CHUNK)]
+            judged = chain.from_iterable(pool.map(judge_some, chunks))
+            for (first, second, *_), row in zip(part, judged, strict=True):
+                if row is not None:
+                    rows.append({"first": first, "second": second} | row)
+                    if row["copy"]:
+                        groups.merge(first, second)
+            bar.update(min(AT_ONCE, len(pairs) - start))
+    return pd.DataFrame(rows, columns=["first", "second", *COLUMNS]).astype(
+        {"first": int, "second": int, "copy": bool, "points": int,
+         **dict.fromkeys(("correlation", "details", "overlap", "colours"), float)})

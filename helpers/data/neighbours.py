@@ -1,0 +1,105 @@
+"""Neighbours: of many vectors those that are alike, plain or mirrored, in bounded memory."""
+
+import numpy as np
+from tqdm import tqdm
+
+ROWS_AT_ONCE = 256
+COMPONENTS = 64  # in which most of a vector's length lies
+LEARNT_FROM = 5_000  # vectors
+SLACK = 1e-4  # of rounding
+ROOM = 8  # times the neighbours wanted: what a row keeps before both sides are heard
+
+
+def find_neighbours(plain: np.ndarray, mirrored: np.ndarray, least: float, count: int,
+                    smooth: bool = False) -> tuple[np.ndarray, ...]:
+    """Return the pairs that are among the `count` most alike of either of the two.
+
+    Every vector is compared with every other. Where far more pairs than wanted are alike, only
+    the most alike ones are looked at.
+
+    Args:
+        plain: (images, width) float32 of length 1; zeros for what has no neighbours.
+        mirrored: the same of the mirror images; symmetric, so that a first image's mirror
+            image is as like the second one as the second's is like the first.
+        least: likeness (cosine) below which two are no neighbours.
+        smooth: the vectors are small pictures, so that most of a vector lies in few components.
+            These are compared first, and the length of the rest: their product bounds the true
+            one from above, so that none is missed.
+
+    Returns:
+        Positions of first and second, first < second, their likeness, and whether it is that of
+        the first one's mirror image.
+    """
+    from sklearn.decomposition import PCA
+
+    found = [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32),
+             np.empty(0, bool)]
+    if len(plain) < 2:
+        return tuple(found)
+    short = [plain, mirrored]
+    if smooth and len(plain) > 2 * COMPONENTS:
+        sample = plain[: LEARNT_FROM]
+        fitted = PCA(COMPONENTS, svd_solver="covariance_eigh").fit(np.r_[sample, -sample])
+        short = [_bound(vectors, fitted.components_.T) for vectors in short]
+    least = max(least, _find_level(short[0], ROOM * count))
+    blocks, parts = range(0, len(plain), ROWS_AT_ONCE), [found]
+    # Made once: the pages of an array that is made anew cost more than the sums.
+    room = np.empty(ROWS_AT_ONCE * len(plain), np.float32)
+    marks = np.empty(len(room), bool)
+    for start in tqdm(blocks, "finding candidates", unit="block", mininterval=2):
+        for flipped, (rows, brief) in enumerate(zip((plain, mirrored), short, strict=True)):
+            few, many = brief[start : start + ROWS_AT_ONCE], short[0][start:]
+            size = len(few) * len(many)
+            scores = np.matmul(few, many.T, out=room[:size].reshape(len(few), len(many)))
+            scores[np.tril_indices(len(scores))] = -2  # each pair once
+            near = np.greater_equal(room[:size], least - SLACK, out=marks[:size])
+            firsts, seconds = _choose(scores, near, ROOM * count)
+            firsts, seconds = firsts + start, seconds + start
+            exact = np.einsum("ij,ij->i", rows[firsts], plain[seconds])
+            kept = exact >= least
+            parts.append([firsts[kept], seconds[kept], exact[kept],
+                          np.full(kept.sum(), bool(flipped))])
+    firsts, seconds, exact, flipped = map(np.concatenate, zip(*parts, strict=True))
+    # Of a pair that is alike both ways the better way.
+    order = np.lexsort((flipped, -exact, seconds, firsts))
+    firsts, seconds, exact, flipped = (a[order] for a in (firsts, seconds, exact, flipped))
+    once = np.r_[True, (np.diff(firsts) != 0) | (np.diff(seconds) != 0)][: len(firsts)]
+    firsts, seconds, exact, flipped = (a[once] for a in (firsts, seconds, exact, flipped))
+    best = _rank(firsts, exact, seconds, len(plain)) < count
+    best |= _rank(seconds, exact, firsts, len(plain)) < count
+    return firsts[best], seconds[best], exact[best], flipped[best]
+
+
+def _find_level(vectors: np.ndarray, count: int) -> float:
+    """Return the likeness that the first vectors have, on average, with `count` others."""
+    scores = vectors[:ROWS_AT_ONCE] @ vectors.T
+    most = count * len(scores)
+    return -2.0 if most >= scores.size else float(np.partition(scores, -most, axis=None)[-most])
+
+
+def _bound(vectors: np.ndarray, components: np.ndarray) -> np.ndarray:
+    """Return vectors whose product is at least that of the given ones (Cauchy-Schwarz)."""
+    short = vectors @ components
+    rest = (vectors**2).sum(axis=1) - (short**2).sum(axis=1)
+    return np.c_[short, np.sqrt(np.maximum(rest, 0))].astype(np.float32)
+
+
+def _choose(scores: np.ndarray, near: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns of the scores that are near (flat), of each row at most `most`."""
+    rows, columns = np.divmod(np.flatnonzero(near), scores.shape[1])
+    crowded = np.flatnonzero(np.bincount(rows, minlength=len(scores)) > most)
+    if len(crowded):
+        best = np.argpartition(-scores[crowded], most, axis=1)[:, :most]
+        others = ~np.isin(rows, crowded)
+        rows = np.r_[rows[others], np.repeat(crowded, most)]
+        columns = np.r_[columns[others], best.ravel()]
+    return rows, columns
+
+
+def _rank(of: np.ndarray, scores: np.ndarray, ties: np.ndarray, count: int) -> np.ndarray:
+    """Return each pair's place, from 0, among those of the same image, best first."""
+    order = np.lexsort((ties, -scores, of))
+    starts = np.searchsorted(of[order], np.arange(count))
+    rank = np.empty(len(of), np.int64)
+    rank[order] = np.arange(len(of)) - starts[of[order]]
+    return rank

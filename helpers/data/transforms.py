@@ -1,0 +1,131 @@
+"""Transforms: copies that were turned, shifted, cropped or augmented, found by their keypoints.
+
+Candidates are images whose keypoints use the same words. What proves a copy is `alignment`: the
+matching keypoints must agree on one affine transform, and the details on it everywhere.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+from scipy.cluster.hierarchy import DisjointSet
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from helpers.data.alignment import Transform, correlate_thumbnails, fit_and_compare
+from helpers.data.judging import create_reader, describe_pair, judge_pairs
+from helpers.data.keypoints import (
+    LEAST,
+    SIDE,
+    KeypointFile,
+    Keypoints,
+    fit_transform,
+    match_keypoints,
+)
+from helpers.data.neighbours import find_neighbours
+from helpers.data.vocabulary import AT_ONCE, LEARNT_FROM, Vocabulary
+
+NEIGHBOURS = range(8, 17)  # candidates an image, the more the fewer images there are
+ANY = -1.1  # likeness (cosine) that every two images have
+PAIRS = 25_000  # to be compared, while these numbers allow it
+MOST_PAIRS = 250_000  # the likeliest; of more than 25,000 images fewer for each
+ROUNDS = 4  # of looking for candidates
+ALIKE = 0.3  # correlation of two thumbnails laid over each other, below which no file is opened
+SHOWN = 0.5  # agreement below which a pair is not even shown
+
+
+def find_transformed_pairs(paths: list[str], thumbnails: np.ndarray, keypoints: KeypointFile,
+                           order: np.ndarray, is_copy: Callable, known: set[tuple[int, int]],
+                           groups: DisjointSet) -> pd.DataFrame:
+    """Return the pairs of images of which one is a transformed copy of the other, and near ones.
+
+    Args:
+        paths, thumbnails, keypoints: of all images.
+        order: positions of the images to compare, in an order that does not depend on that of
+            the files.
+        is_copy: whether an `Agreement` makes two images copies.
+        known: pairs of positions that are not looked at again.
+        groups: of positions, what is joined already; it is changed.
+
+    Returns:
+        Rows as in `copies.find_copies`.
+    """
+    read, sizes = create_reader(paths), keypoints.sizes
+
+    def judge(first: int, second: int, mirrored: bool) -> dict | None:
+        one, other = keypoints[first], keypoints[second]
+        transform, _ = propose_transform(one, other, mirrored)
+        if not transform.plausible or correlate_thumbnails(
+                thumbnails[first], thumbnails[second], transform, (one.size, other.size)) < ALIKE:
+            return None
+        transform, agreement = fit_and_compare(read(first), read(second), transform)
+        if not agreement.details >= SHOWN:
+            return None
+        return describe_pair(transform, agreement, (sizes[first], sizes[second]),
+                             is_copy(agreement), agreement.details)
+
+    order = order[keypoints.counts[order] >= LEAST]
+    if len(order) < 2:
+        return judge_pairs([], judge, groups, "comparing keypoints")
+    plain, mirrored = _describe_images(keypoints, order)
+    parts, asked, chosen = [], set(known), np.arange(len(order))
+    for _ in range(ROUNDS):
+        pairs = _propose_pairs(plain[chosen], mirrored[chosen], order[chosen])
+        large = {number for number in order[chosen].tolist()
+                 if groups.subset_size(number) >= NEIGHBOURS[0]}
+        pairs = [pair for pair in pairs if not asked & {pair[:2], pair[1::-1]}
+                 and (not parts or large & set(pair[:2]))]
+        asked.update(pair[:2] for pair in pairs)
+        parts.append(judge_pairs(pairs, judge, groups, "comparing keypoints"))
+        # The candidates of one copy of many are the copies most like it. So that all meet, each
+        # large group sends its first member once more.
+        firsts = pd.Series([groups[number] for number in order.tolist()])
+        chosen = np.flatnonzero(~firsts.duplicated())
+        if not pairs or not any(groups.subset_size(number) >= NEIGHBOURS[0]
+                                for number in order[chosen].tolist()):
+            break
+    return pd.concat(parts, ignore_index=True).assign(how="transformed")
+
+
+def propose_transform(one: Keypoints, other: Keypoints,
+                      mirrored: bool) -> tuple[Transform, tuple[np.ndarray, np.ndarray]]:
+    """Return how one image may lie on another, and the places of the keypoints that say so.
+
+    Returns:
+        The transform, not plausible if too few keypoints agree; and two arrays (points, 2) of
+        pixels of the reduced images, the first one mirrored if `mirrored`.
+    """
+    places, others = match_keypoints(one.mirror() if mirrored else one, other)
+    matrix, agreeing = fit_transform(places, others)
+    transform = Transform(matrix / (1, 1, SIDE), mirrored, int(agreeing.sum()))
+    return transform, (places[agreeing], others[agreeing])
+
+
+def _describe_images(keypoints: KeypointFile,
+                     order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return vectors of the images in `order`, and of their mirror images."""
+    vocabulary = Vocabulary([keypoints[number] for number in order[:LEARNT_FROM]])
+
+    def describe(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images = [keypoints[number] for number in numbers]
+        return (vocabulary.describe(images),
+                vocabulary.describe(image.mirror() for image in images))
+
+    parts = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+        vectors = list(tqdm(pool.map(describe, parts), "describing images", len(parts),
+                            unit="block", mininterval=2))
+    plain, mirrored = map(np.concatenate, zip(*vectors, strict=True))
+    return plain, mirrored
+
+
+def _propose_pairs(plain: np.ndarray, mirrored: np.ndarray,
+                   order: np.ndarray) -> list[tuple[int, int, bool]]:
+    """Return the likeliest pairs first: positions, and whether one may be mirrored."""
+    count = min(max(PAIRS // len(order), NEIGHBOURS[0]), NEIGHBOURS[-1])
+    firsts, seconds, likeness, flipped = find_neighbours(plain, mirrored, ANY, count)
+    best = np.lexsort((seconds, firsts, -likeness))[:MOST_PAIRS]
+    return list(zip(order[firsts[best]].tolist(), order[seconds[best]].tolist(),
+                    flipped[best].tolist(), strict=True))
