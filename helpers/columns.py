@@ -11,7 +11,7 @@ import pandas as pd
 # An empty field is an empty text.
 TEXTS = ("image_id", "path", "split", "sha256", "reason", "format", "mode", "check", "decision",
          "note", "weights", "backbone", "copy_of", "candidate", "cue", "part", "verdict",
-         "first_id", "second_id", "how", "transform")
+         "first_id", "second_id", "how", "transform", "inverse")
 # An empty field is missing.
 LABELS = ("label", "prediction", "class", "code", "suggestion", "correction", "runner_up",
           "given_label")

@@ -41,8 +41,8 @@ class EvaluationSettings(Section):
         "Accuracy wanted on the photos that are answered; on the others the model abstains.",
         0.95, gt=0, lt=1)
     leak_price: bool = setting(
-        "Show beside the score what it would be with copies on both sides of the folds (a linear "
-        "classifier on the features is trained once more, or twice under other strategies).",
+        "Show beside the score what it would be with copies on both sides of the folds (the "
+        "recipe's head is trained once more, or twice where a network is trained).",
         False)
     compare: list[str] = setting(
         "Backbones that notebook 07 compares with the recipe's own.",

@@ -28,14 +28,14 @@
 # recipe is the demo: 600 photos of waste that come with the suite, and sixteen copies,
 # planted with other faults. **You get** a table of all images, everything that looks
 # odd about them, and a list of those set aside, with reasons. **It takes** about 20
-# seconds for the demo, and some ten minutes for 100,000 photos on two cores.
+# seconds for the demo, and some fifteen minutes for 100,000 photos on two cores.
 #
 # | step | what happens | what it leaves in `outputs/<run>/` |
 # |---|---|---|
 # | 1 | read the data into one table | |
 # | 2 | open every image once and measure it | |
-# | 3 | find copies, exact, near and transformed | `near_copies.csv`, `figures/01_copies_*.jpg`, `figures/01_keypoints.jpg` |
-# | 4 | list what is odd, set aside what is unusable | `inspection.csv`, `quarantine.csv`, `images.csv`, `figures/01_findings.jpg` |
+# | 3 | find copies, exact, near and transformed | `figures/01_copies_*.jpg`, `figures/01_keypoints.jpg`, `figures/01_borderline_*.jpg` |
+# | 4 | list what is odd, set aside what is unusable | `near_copies.csv`, `inspection.csv`, `quarantine.csv`, `images.csv`, `figures/01_findings.jpg` |
 # | 5 | count the classes | `figures/01_class_counts.png` |
 # | 6 | look at images of each class, and at their sizes | `figures/01_classes.jpg`, `figures/01_sizes.png` |
 
@@ -154,20 +154,20 @@ images.reason[images.reason != ""].value_counts().to_frame("images")
 # - *exact* copies have the same checksum;
 # - *near* copies (saved again, resized, mirrored, brightened, cropped a little) are
 #   found by comparing thumbnails: the details of the two correlate;
-# - *transformed* copies were turned, shifted, zoomed or cropped, or all of it together,
+# - *transformed* copies were turned, shifted, zoomed or cropped, or all of these at once,
 #   as happens when images are augmented and stored beside their originals. They are
-#   found by their keypoints, small patterns that look the same after a turn.
+#   found by their keypoints, small patterns that can be recognised in a turned image.
 
 # %%
 from helpers.data.copies import find_copies, group_copies
 
 pairs = find_copies(images, run)
 images["group"] = group_copies(len(images), pairs)
-pairs.groupby("how").copy.agg(copies="sum", looked_at="size")
+pairs.groupby("how")["copy"].agg(copies="sum", listed="size")
 
 # %% [markdown]
-# Copies, and copies of copies, share a `group`; the next notebook never splits a group.
-# Below are near copies, the surest at the left and the weakest at the right, with what
+# Beside the copies, pairs that come near are listed. Copies, and copies of copies, share
+# a `group`; the next notebook never splits a group. Below are near copies, the surest at the left and the weakest at the right, with what
 # was done to the upper image to get the lower one.
 
 # %%
@@ -184,23 +184,24 @@ save_figure(run, show_copies(images, pairs, "transformed"), "01_copies_transform
 # %% [markdown]
 # How do keypoints find these? Each line joins two keypoints that look alike. If many
 # agree on one way to lay the first image over the second, that is a proposal. It counts
-# only if, laid over each other as on the right, the details then agree in every part of
-# the overlap: a shop's logo or a line of print also has keypoints that agree.
+# only if the details agree in every part of the overlap once one image is laid over the
+# other, as on the right: a shop's logo or a line of print has keypoints that agree, too.
 
 # %%
 save_figure(run, show_keypoints(images, pairs), "01_keypoints")
 
 # %% [markdown]
 # Are the thresholds right for your data? Look at the pairs closest to them: those marked
-# *=* were taken for one photo, those marked *≠* were not. Near copies first.
+# *=* count as the same photo, those marked *≠* do not. Near copies first.
 
 # %%
 save_figure(run, show_borderline(images, pairs, "near"), "01_borderline_near")
 
 # %% [markdown]
-# A pair with other colours is no copy, however alike the details are: one product in two
-# colours, perhaps. If such pairs are copies in your data, set `copy_colours: any`. The
-# same for transformed copies:
+# Two images whose thumbnails correlate may still be no copies: if their details differ in
+# many places (two pages of print), or if their colours differ (one product in two
+# colours, perhaps). If such pairs are copies in your data, set `copy_colours: any`. Now
+# the transformed copies:
 
 # %%
 figure = show_borderline(images, pairs, "transformed")
@@ -210,9 +211,10 @@ save_figure(run, figure, "01_borderline_transformed")
 # If a pair marked *=* shows two different things, raise `near_copy` (0.9 by default) or
 # `transformed_copy` (0.82); if one marked *≠* is clearly the same photo, lower it. Two
 # photos taken of one object are no copies; if a column says which object it is,
-# `group_column` keeps them together. When in doubt, keep it low: a false positive costs
-# little, a missed copy inflates the score. Photos that all show the same frame or the
-# same background may need `transformed_copies: false`.
+# `group_column` keeps them together. When in doubt, keep both low: a pair that is joined
+# by mistake costs little, a missed copy inflates the score. The checklist in 02 warns
+# where pairs chain into one large group. Photos that show little but a common frame or
+# background may need `transformed_copies: false`.
 #
 # ## 4 · What is odd, and what must go
 #
@@ -233,7 +235,7 @@ pd.crosstab(findings.check, findings.decision)
 # An image can have several findings. Nothing is deleted, moved or changed in your data:
 # the quarantine is a list, and every later step leaves out what is on it.
 # `conflicting labels` means the same file under two labels, so that at least one is wrong;
-# `leak` means a training image that is also in the test set.
+# `leak` means a training image of which the test set holds a copy.
 
 # %%
 from helpers.pictures.galleries import show_findings

@@ -187,7 +187,7 @@ fold_scores.round(3)
 # images: do not turn their spread into an interval.
 #
 # What if copies had stood on both sides of the folds? With `leak_price: true` the same
-# classifier is trained on folds that are dealt image by image, as most scripts do it.
+# classifier is trained on folds that are dealt image by image, as most scripts do.
 
 # %%
 from helpers.evaluation.leak_price import measure_leak_price
@@ -198,7 +198,7 @@ if torn:
     display(save_figure(run, plot_scores(torn), "06_leak_price"))
 
 # %% [markdown]
-# The demo has few copies among its training images, so that nothing much can leak. In a
+# The demo has few copies among its training images, so not much can leak. In a
 # data set that was augmented before it was shared, the difference is the price of not
 # looking: a score that no new image will confirm.
 #
@@ -324,7 +324,7 @@ from helpers.pictures.galleries import show_mistakes
 
 mistakes = find_mistakes(corrected)
 run.save("mistakes", mistakes)
-save_figure(run, show_mistakes(mistakes), "06_mistakes")
+save_figure(run, show_mistakes(mistakes, 10), "06_mistakes")
 
 # %% [markdown]
 # Look at each photo first, then at its label and prediction. Next come the least
@@ -347,7 +347,7 @@ from helpers.files import SuiteError
 from helpers.pictures.galleries import show_explanations
 
 try:
-    chosen = oof[oof.image_id.isin(mistakes.image_id.head(8))]
+    chosen = oof[oof.image_id.isin(mistakes.image_id.head(6))]
     explanations = explain_answers(run, chosen)
     display(save_figure(run, show_explanations(explanations), "06_gradcam"))
 except SuiteError as error:

@@ -186,11 +186,38 @@ def test_a_transform_is_said_in_words(photos):
     assert turn(0) == "the same framing"
     assert turn(31) == "turned by 31 degrees to the right"
     assert turn(-90, mirrored=True) == "mirrored, turned by 90 degrees to the left"
-    assert turn(180, 1.2) == "turned by 180 degrees, enlarged 1.20 times"
+    assert turn(180, 1.2) == "turned by 180 degrees, zoomed to 120%"
+
+
+def test_the_way_back_undoes_a_transform():
+    first, second = (200, 100), (150, 150)
+    there = Transform(np.array([[0.6, 0.5, 0.1], [-0.5, 0.7, 0.2]]), True)
+    back = there.invert(first, second)
+    flips = [np.array([[-1, 0, size[0] / max(size)], [0, 1, 0], [0, 0, 1]])
+             for size in (first, second)]
+    whole, again = (np.vstack([way.matrix, (0, 0, 1)]) @ flip
+                    for way, flip in zip((there, back), flips, strict=True))
+    np.testing.assert_allclose(again @ whole, np.eye(3), atol=1e-12)
+    assert back.mirrored and back.plausible
+
+
+def test_a_thousand_copies_of_one_image_do_not_hide_those_of_others():
+    rng = np.random.default_rng(0)
+    single = rng.normal(size=(1000, 40))
+    crowd = rng.normal(size=40) + 0.5 * rng.normal(size=(900, 40))
+    single[500:550] = single[:50] + 0.5 * rng.normal(size=(50, 40))
+    order = rng.permutation(1900)
+    vectors = np.concatenate([single, crowd])[order].astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    firsts, seconds, *_ = find_neighbours(vectors, vectors, -1.1, 8)
+    found, place = set(zip(firsts.tolist(), seconds.tolist(), strict=True)), np.argsort(order)
+    pairs = [tuple(sorted(place[[n, 500 + n]].tolist())) for n in range(50)]
+    assert len(found & set(pairs)) >= 48
 
 
 def test_a_transform_that_collapses_an_image_is_not_plausible():
-    for matrix in ([[0, 0, 0.5], [0, 0, 0.5]], [[1, 0, 0], [0, 0.1, 0]], [[9, 0, 0], [0, 9, 0]]):
+    for matrix in ([[0, 0, 0.5], [0, 0, 0.5]], [[1, 0, 0], [0, 0.1, 0]], [[9, 0, 0], [0, 9, 0]],
+                   [[-1, 0, 1], [0, 1, 0]]):
         assert not Transform(np.array(matrix, float), False).plausible
     assert Transform(np.array([[0.8, 0.3, 0], [-0.3, 0.8, 0.1]]), True).plausible
 

@@ -149,7 +149,7 @@ def test_near_copies_under_two_labels_are_reported(folders, recipe, tmp_path):
     assert {table.image_id[0], table.image_id[twin]} <= set(clash.index)
     assert clash.note[table.image_id[0]] == (
         f"near copy of {table.image_id[twin]}, labelled {table.label[twin]} "
-        "(reduced 0.87 times, stretched)")
+        "(zoomed to 87%, stretched)")
     assert set(clash.decision) == {"group"}  # likeness is no proof
 
 

@@ -69,7 +69,7 @@ def test_your_own_photos_need_no_more_than_their_folder(tmp_path):
 def test_a_setting_may_be_set_with_its_section_or_without(folders, settings):
     recipe = load_recipe("demo", settings | {"data": str(folders)})
     assert recipe.network.backbone == "resnet18" and recipe.splits.folds == 7
-    assert recipe.data.path == folders and recipe.data.near_copy == 0.93  # the file's own
+    assert recipe.data.path == folders and recipe.evaluation.leak_price  # the file's own
     assert recipe == load_recipe("demo", settings | {"data.path": str(folders)})
 
 

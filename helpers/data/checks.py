@@ -39,14 +39,17 @@ class Seen:
     def join_copies(self, rows: pd.DataFrame, exact: bool) -> pd.DataFrame:
         """Return `one`, the number of an image in `rows`, for each file `to` that it copies.
 
-        With `distance`, 0 for an exact copy, whose file is its own; and `transform`.
+        With `distance`, 0 for an exact copy, whose file is its own; and `transform`, in words:
+        what was done to `to`.
         """
         mine = pd.DataFrame({"one": rows.index, "file": self.file[rows.index].to_numpy()})
         if exact:
             return mine.assign(to=mine.file, distance=0.0, transform="")
         near = self.pairs.assign(distance=1 - self.pairs.correlation)
-        links = pd.concat([near.rename(columns={a: "file", b: "to"})
-                           for a, b in (("first", "second"), ("second", "first"))])
+        links = pd.concat([
+            near.rename(columns={"first": "to", "second": "file"}),
+            near.drop(columns="transform").rename(
+                columns={"first": "file", "second": "to", "inverse": "transform"})])
         return mine.merge(links[["file", "to", "distance", "transform"]], on="file")
 
     def find_first(self, chosen: pd.Series) -> pd.Series:

@@ -1,6 +1,6 @@
 """Copies: images that are there more than once, however they were changed, joined into groups.
 
-One search in three steps, each on what the one before has left: the same bytes; thumbnails that
+One search in three steps: the same bytes, of which only the first file goes on; thumbnails that
 correlate (`thumbnails`); keypoints that agree on a transform (`transforms`).
 """
 
@@ -21,13 +21,14 @@ from helpers.run import Run
 
 REFUTED = 0.72  # agreement of details below which thumbnails that correlate prove nothing
 COLUMNS = ["first", "second", "first_id", "second_id", "how", "copy", "correlation", "details",
-           "points", "overlap", "colours", "transform"]
+           "points", "overlap", "colours", "transform", "inverse"]
 
 
 def find_copies(images: pd.DataFrame, run: Run) -> pd.DataFrame:
     """Return the pairs of images that are copies, and those that nearly count as such.
 
-    What is found does not depend on the order of the images.
+    Which images are joined does not depend on their order. Of files with the same bytes the first
+    one stands for all.
 
     Args:
         images: as from `inspect_images` with this run.
@@ -35,11 +36,15 @@ def find_copies(images: pd.DataFrame, run: Run) -> pd.DataFrame:
     Returns:
         A row a pair, the surest first: `first`, `second` (positions) and their ids; `how` it was
         found (`exact`, `near`, `transformed`); whether it counts as a `copy`, for `data`'s
-        thresholds; `correlation`, which these are about: of the thumbnails, or of the
-        `details`, compared field by field (missing if the images show too little for it);
-        `points`, keypoints that agree (-1 where none were asked); `overlap`, the common share of
-        the smaller image; `colours`, levels by which colours differ; `transform`, in words, from
-        the first image to the second.
+        thresholds; `correlation`, which is compared with them (of the thumbnails of near copies,
+        equal to `details` of transformed ones); `details`, their agreement field by field
+        (missing if the images show too little); `points`, keypoints that agree (-1 where none
+        were asked); `overlap`, the common share of the smaller image; `colours`, levels by which
+        colours differ; `transform`, in words, from the first image to the second; `inverse`,
+        from the second to the first.
+
+    Raises:
+        SuiteError: an image cannot be read any more, or has changed since it was inspected.
     """
     settings = run.recipe.data
     exact = _find_exact_pairs(images)
@@ -64,9 +69,9 @@ def find_copies(images: pd.DataFrame, run: Run) -> pd.DataFrame:
     if settings.transformed_copies and len(order):
         sure = near[near["copy"]]
         known = set(zip(sure["first"], sure["second"], strict=True))
-        parts.append(find_transformed_pairs(
-            images.path.tolist(), thumbnails, load_keypoints(run), order, is_transformed, known,
-            groups))
+        with load_keypoints(run) as keypoints:
+            parts.append(find_transformed_pairs(images, thumbnails, keypoints, order,
+                                                is_transformed, known, groups))
     pairs = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
     ids = images.image_id.to_numpy()
     pairs["first_id"], pairs["second_id"] = ids[pairs["first"]], ids[pairs["second"]]
@@ -87,13 +92,13 @@ def _find_exact_pairs(images: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"first": first[copied].to_numpy(), "second": numbers[copied].to_numpy(),
                          "how": "exact", "copy": True, "correlation": 1.0, "details": 1.0,
                          "points": -1, "overlap": 1.0, "colours": 0.0,
-                         "transform": "the same file"})
+                         "transform": "the same file", "inverse": "the same file"})
 
 
 def _judge_near_pairs(images: pd.DataFrame, pairs: pd.DataFrame, is_copy: Callable,
                       groups: DisjointSet) -> pd.DataFrame:
     """Look at near pairs closely: a thumbnail shows neither print nor colours."""
-    read = create_reader(images.path.tolist())
+    read = create_reader(images)
     sizes = images[["width", "height"]].fillna(1).to_numpy(float)
 
     def judge(first: int, second: int, correlation: float, transform: Transform) -> dict:

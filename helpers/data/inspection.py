@@ -115,6 +115,8 @@ def _fill_shards(table: pd.DataFrame, folder: Path, keypoints: Shards | None = N
     shards.open()
     if keypoints:
         keypoints.open()
+    elif rank() == 0:  # what is inspected now would leave them behind
+        Shards(folder / KEYPOINTS, folder, 0, {}).remove()
     if rank() == 0:
         for number in shards.list_done():  # files may have changed since
             _keep_if_current(shards, number, paths[number * size : (number + 1) * size])

@@ -13,18 +13,40 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from helpers.data.alignment import Agreement, Transform, shrink
-from helpers.data.images import decode_image
+from helpers.data.images import (
+    UnreadableImageError,
+    decode_image,
+    read_file,
+    refuse_image,
+)
 
 AT_ONCE = 512  # pairs, after which groups are looked at again
 CHUNK = 32  # pairs that a thread looks at by itself
 CROWD = 16  # members of a group from which those that are joined are not compared any more
 HELD = 4096  # images in memory, of 75 KiB at most
-COLUMNS = ["copy", "correlation", "details", "points", "overlap", "colours", "transform"]
+COLUMNS = ["copy", "correlation", "details", "points", "overlap", "colours", "transform",
+           "inverse"]
 
 
-def create_reader(paths: list[str]) -> Callable[[int], np.ndarray]:
-    """Return a function that returns the image of a number, as it is compared."""
-    return lru_cache(HELD)(lambda number: shrink(decode_image(paths[number])))
+def create_reader(images: pd.DataFrame) -> Callable[[int], np.ndarray]:
+    """Return a function that returns the image of a number, as it is compared.
+
+    It raises SuiteError if the file cannot be read any more or has changed.
+
+    Args:
+        images: as from `inspect_images`.
+    """
+    paths, hashes = images.path.tolist(), images.sha256.tolist()
+
+    @lru_cache(HELD)
+    def read(number: int) -> np.ndarray:
+        path = paths[number]
+        try:
+            return shrink(decode_image(path, read_file(path, hashes[number])))
+        except UnreadableImageError as error:
+            raise refuse_image(path, error) from None
+
+    return read
 
 
 def describe_pair(transform: Transform, agreement: Agreement, sizes: tuple, copy: bool,
@@ -32,7 +54,8 @@ def describe_pair(transform: Transform, agreement: Agreement, sizes: tuple, copy
     """Return a row of what was found about a pair, see `copies.find_copies`."""
     return {"copy": bool(copy), "correlation": correlation, "details": agreement.details,
             "points": transform.points, "overlap": agreement.overlap,
-            "colours": agreement.colours, "transform": transform.describe(*sizes)}
+            "colours": agreement.colours, "transform": transform.describe(*sizes),
+            "inverse": transform.invert(*sizes).describe(*sizes[::-1])}
 
 
 def judge_pairs(pairs: list[tuple], judge: Callable[..., dict | None], groups: DisjointSet,

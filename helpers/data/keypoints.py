@@ -72,7 +72,7 @@ def find_keypoints(image: Image.Image) -> tuple[np.ndarray, np.ndarray, tuple[in
 
 
 class KeypointFile:
-    """The keypoints of many images on disk; `file[number]` reads those of one.
+    """The keypoints of many images on disk; `file[number]` reads those of one, until closed.
 
     Descriptors take 11 KiB an image, too much for the memory; the rest is held.
     """
@@ -83,6 +83,12 @@ class KeypointFile:
                 index[name] for name in ("counts", "sizes", "places"))
         self.ends = np.cumsum(self.counts)
         self.stream = path.open("rb")
+
+    def __enter__(self) -> "KeypointFile":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stream.close()
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -155,6 +161,6 @@ def fit_transform(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np
     if len(first) >= LEAST:
         matrix, agreeing = cv2.estimateAffine2D(first, second, method=cv2.RANSAC,
                                                 ransacReprojThreshold=TOLERANCE)
-        if matrix is not None:
+        if matrix is not None and agreeing.sum() >= LEAST:
             return matrix, agreeing[:, 0] > 0
     return np.zeros((2, 3)), np.zeros(len(first), bool)

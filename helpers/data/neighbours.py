@@ -15,16 +15,16 @@ def find_neighbours(plain: np.ndarray, mirrored: np.ndarray, least: float, count
     """Return the pairs that are among the `count` most alike of either of the two.
 
     Every vector is compared with every other. Where far more pairs than wanted are alike, only
-    the most alike ones are looked at.
+    the most alike ones are kept.
 
     Args:
         plain: (images, width) float32 of length 1; zeros for what has no neighbours.
-        mirrored: the same of the mirror images; symmetric, so that a first image's mirror
-            image is as like the second one as the second's is like the first.
+        mirrored: the same of the mirror images. A first image's mirror image should be about as
+            like the second one as the second's is like the first: only one is asked for.
         least: likeness (cosine) below which two are no neighbours.
         smooth: the vectors are small pictures, so that most of a vector lies in few components.
             These are compared first, and the length of the rest: their product bounds the true
-            one from above, so that none is missed.
+            one from above.
 
     Returns:
         Positions of first and second, first < second, their likeness, and whether it is that of
@@ -71,10 +71,14 @@ def find_neighbours(plain: np.ndarray, mirrored: np.ndarray, least: float, count
 
 
 def _find_level(vectors: np.ndarray, count: int) -> float:
-    """Return the likeness that the first vectors have, on average, with `count` others."""
+    """Return the likeness that the middle one of the first vectors has with `count` others.
+
+    Not the mean one: a thousand copies of one image would set it for all.
+    """
+    if count >= len(vectors):
+        return -2.0
     scores = vectors[:ROWS_AT_ONCE] @ vectors.T
-    most = count * len(scores)
-    return -2.0 if most >= scores.size else float(np.partition(scores, -most, axis=None)[-most])
+    return float(np.median(np.partition(scores, -count, axis=1)[:, -count]))
 
 
 def _bound(vectors: np.ndarray, components: np.ndarray) -> np.ndarray:

@@ -31,18 +31,19 @@ NEIGHBOURS = range(8, 17)  # candidates an image, the more the fewer images ther
 ANY = -1.1  # likeness (cosine) that every two images have
 PAIRS = 25_000  # to be compared, while these numbers allow it
 MOST_PAIRS = 250_000  # the likeliest; of more than 25,000 images fewer for each
+DESCRIBERS = 8  # threads, at most: each holds 512 images' keypoints
 ROUNDS = 4  # of looking for candidates
 ALIKE = 0.3  # correlation of two thumbnails laid over each other, below which no file is opened
 SHOWN = 0.5  # agreement below which a pair is not even shown
 
 
-def find_transformed_pairs(paths: list[str], thumbnails: np.ndarray, keypoints: KeypointFile,
+def find_transformed_pairs(images: pd.DataFrame, thumbnails: np.ndarray, keypoints: KeypointFile,
                            order: np.ndarray, is_copy: Callable, known: set[tuple[int, int]],
                            groups: DisjointSet) -> pd.DataFrame:
     """Return the pairs of images of which one is a transformed copy of the other, and near ones.
 
     Args:
-        paths, thumbnails, keypoints: of all images.
+        images: as from `inspect_images`, with their thumbnails and keypoints.
         order: positions of the images to compare, in an order that does not depend on that of
             the files.
         is_copy: whether an `Agreement` makes two images copies.
@@ -52,7 +53,7 @@ def find_transformed_pairs(paths: list[str], thumbnails: np.ndarray, keypoints: 
     Returns:
         Rows as in `copies.find_copies`.
     """
-    read, sizes = create_reader(paths), keypoints.sizes
+    read, sizes = create_reader(images), keypoints.sizes
 
     def judge(first: int, second: int, mirrored: bool) -> dict | None:
         one, other = keypoints[first], keypoints[second]
@@ -114,7 +115,8 @@ def _describe_images(keypoints: KeypointFile,
                 vocabulary.describe(image.mirror() for image in images))
 
     parts = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(
+            min(DESCRIBERS, os.cpu_count())) as pool:
         vectors = list(tqdm(pool.map(describe, parts), "describing images", len(parts),
                             unit="block", mininterval=2))
     plain, mirrored = map(np.concatenate, zip(*vectors, strict=True))

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
+import imagehash
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -29,6 +30,7 @@ from helpers.run import Run
 from helpers.settings import Recipe
 
 EACH = 100  # altered copies of a kind
+HASHES = 8  # bits by which pHash, the usual search, lets copies differ
 SIDE = 500  # pixels of the longer side, at most
 WORDS = ("light", "paper", "river", "house", "stone", "garden", "winter", "letter", "music",
          "travel", "story", "night", "summer", "silver", "island", "memory", "window", "forest")
@@ -102,12 +104,15 @@ def bench_kinds(name: str, photos: list[Image.Image]) -> None:
     with tempfile.TemporaryDirectory() as place:
         pairs, seconds = search(images, Path(place))
     groups, copies = group_copies(len(images), pairs), pairs[pairs["copy"]]
+    bits = np.stack([imagehash.phash(image).hash.ravel() for image in images])
+    bits = bits.astype(np.float32) * 2 - 1
+    near = (bits.shape[1] - bits @ bits.T) / 2 <= HASHES
     print(f"{name}: {len(photos)} images, {len(images) - len(photos)} altered copies; inspection "
           f"{seconds[0]:.0f} s, search {seconds[1]:.0f} s")
     for kind in ALTERATIONS:
         rows = np.flatnonzero(kinds == kind)
         print(f"  {kind:14} recall {np.mean(groups[rows] == groups[source[rows]]):.2f} of "
-              f"{len(rows)}")
+              f"{len(rows)} (pHash {near[rows, source[rows]].mean():.2f})")
     right = source[copies["first"]] == source[copies["second"]]
     # What the originals have in common is no fault of the search.
     alike = groups[: len(photos)]
@@ -117,7 +122,9 @@ def bench_kinds(name: str, photos: list[Image.Image]) -> None:
         print(f"  {how:14} precision {right[part.index].mean():.4f} of {len(part)} pairs "
               f"({(right | known)[part.index].mean():.4f} where copies among the originals are "
               "no mistakes)")
-    print(f"  originals that share a group with another one: {twins}")
+    one, other = np.nonzero(np.triu(near, 1))
+    print(f"  originals that share a group with another one: {twins}; pHash's precision "
+          f"{(source[one] == source[other]).mean():.4f}")
 
 
 def bench_growth(photos: list[Image.Image], counts: list[int]) -> None:

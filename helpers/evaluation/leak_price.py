@@ -26,7 +26,7 @@ SCORES = ("accuracy", "macro F1")
 def answer_torn_folds(run: Run, classes: list[str]) -> dict[str, pd.DataFrame]:
     """Return out-of-fold answers with groups kept together, and with groups torn apart.
 
-    Under every strategy these are the answers of the classifier on frozen features.
+    Under every strategy these are the answers of the recipe's head.
     """
     rows, codes = select_rows(run.load_table(), "train"), load_codes(run)
     count, inputs = rows.fold.max() + 1, load_inputs(run, "train", run.recipe.head.inputs)
@@ -47,20 +47,20 @@ def measure_leak_price(run: Run, classes: list[str]) -> tuple[dict[str, pd.DataF
     """Return the scores both ways, and the difference in words.
 
     Returns:
-        Title -> table of `score_with_intervals`, of all images and of those that have a copy in
-        the folds; empty if no image has one, or if the recipe does not ask.
+        Title -> table of `score_with_intervals`, of all images and of those that share a group
+        (copies; products of a `group_column`); empty if none does, or the recipe does not ask.
     """
     if not run.recipe.evaluation.leak_price:
         return {}, ["not asked for: set `leak_price: true`"]
-    copied = select_rows(run.load_table(), "train").group.duplicated(keep=False).to_numpy()
-    if not copied.any():
-        return {}, ["no image in the folds has a copy there: nothing can leak"]
+    shared = select_rows(run.load_table(), "train").group.duplicated(keep=False).to_numpy()
+    if not shared.any():
+        return {}, ["no two images in the folds share a group: nothing can leak"]
     answers = answer_torn_folds(run, classes)
     resampling = run.recipe.evaluation.bootstrap, run.recipe.splits.seed
     scores = {f"{name}, {which}": score_with_intervals(
         table[rows], classes, *resampling, SCORES)
-        for which, rows in ((f"all {len(copied):,} images", copied | True),
-                            (f"the {copied.sum():,} with copies", copied))
+        for which, rows in ((f"all {len(shared):,} images", shared | True),
+                            (f"the {shared.sum():,} that share a group", shared))
         for name, table in answers.items()}
     differences = compare_scores(answers[TORN], answers[KEPT], classes, *resampling)
     return scores, [describe_difference(TORN, score, differences.loc[score]) for score in SCORES]

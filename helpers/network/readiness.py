@@ -75,7 +75,8 @@ def _check_splits(run: Run, table: pd.DataFrame) -> Iterator[Answer]:
     largest = table.group.value_counts().iloc[0]
     fine = largest < max(3, CHAINED * len(table)) or run.recipe.splits.group_column
     yield ("copies do not chain", fine, "warn", f"the largest group holds {largest} of "
-           f"{len(table)} images; if they are no copies, raise `near_copy`")
+           f"{len(table)} images; if they are no copies, raise `near_copy` or "
+           "`transformed_copy`")
     lacking = (train.groupby("label").fold.nunique() < run.recipe.splits.folds).sum()
     yield ("every class in every fold", not lacking, "warn",
            f"{lacking} of {train.label.nunique()} classes are missing from some fold")

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.patches import ConnectionPatch
 
 from helpers.data.alignment import OTHER_COLOURS, lay_over, shrink
+from helpers.data.copies import REFUTED
 from helpers.data.images import decode_image
 from helpers.data.keypoints import SIDE, Keypoints, find_keypoints
 from helpers.data.transforms import propose_transform
@@ -30,10 +31,10 @@ def show_borderline(images: pd.DataFrame, pairs: pd.DataFrame, how: str):
     found = pairs[pairs.how == how].sort_values("correlation", ascending=False, kind="stable")
     half = COLUMNS // 2
     shown = pd.concat([found[found["copy"]].tail(half), found[~found["copy"]].head(half)])
-    titles = [f"{'=' if copy else '≠'} {correlation:.3f}"
-              + (" other colours" if colours >= OTHER_COLOURS else "")
-              for copy, correlation, colours in zip(
-                  shown["copy"], shown.correlation, shown.colours, strict=True)]
+    refuted = np.select([shown["copy"], shown.colours >= OTHER_COLOURS, shown.details < REFUTED],
+                        ["", " other colours", " details differ"], "")
+    titles = [f"{'=' if copy else '≠'} {correlation:.3f}{why}" for copy, correlation, why in zip(
+        shown["copy"], shown.correlation, refuted, strict=True)]
     return _show(images, shown, titles)
 
 
