@@ -30,8 +30,8 @@ from helpers.data.vocabulary import AT_ONCE, LEARNT_FROM, Vocabulary
 NEIGHBOURS = range(8, 17)  # candidates an image, the more the fewer images there are
 ANY = -1.1  # likeness (cosine) that every two images have
 PAIRS = 25_000  # to be compared, while these numbers allow it
-MOST_PAIRS = 250_000  # the likeliest; of more than 25,000 images fewer for each
-DESCRIBERS = 8  # threads, at most: each holds 512 images' keypoints
+MOST_PAIRS = 200_000  # the likeliest; of more than 20,000 images fewer for each
+DESCRIBERS = 8  # threads, at most: each holds 256 images' vectors
 ROUNDS = 4  # of looking for candidates
 ALIKE = 0.3  # correlation of two thumbnails laid over each other, below which no file is opened
 SHOWN = 0.5  # agreement below which a pair is not even shown
@@ -107,7 +107,7 @@ def propose_transform(one: Keypoints, other: Keypoints,
 def _describe_images(keypoints: KeypointFile,
                      order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return vectors of the images in `order`, and of their mirror images."""
-    vocabulary = Vocabulary([keypoints[number] for number in order[:LEARNT_FROM]])
+    vocabulary = Vocabulary([keypoints[number] for number in order[:LEARNT_FROM]], len(order))
 
     def describe(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = [keypoints[number] for number in numbers]

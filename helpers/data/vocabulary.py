@@ -12,11 +12,14 @@ from helpers.data.keypoints import Keypoints
 
 LEARNT_FROM = 2_000  # images
 DESCRIPTORS = 100_000  # of them, at most
-WORDS = 128
+WORDS = 512  # at most: where all images show print, few words would not tell them apart
+FEW_WORDS = 128  # of many images, or a minute would go into long sums
+MANY = 10_000  # images
+PER_WORD = 100  # descriptors that a word is learnt from, at least
 DETAIL = 64  # components of a descriptor
 WIDTH = 256  # components of an image
 WHITENING = 0.25  # power of the components' variance; 0.5 would let noise speak as loud
-AT_ONCE = 512  # images
+AT_ONCE = 256  # images
 
 
 class Vocabulary:
@@ -24,9 +27,10 @@ class Vocabulary:
 
     Args:
         samples: keypoints of some images, at least one of which has some.
+        images: how many are to be described.
     """
 
-    def __init__(self, samples: list[Keypoints]):
+    def __init__(self, samples: list[Keypoints], images: int):
         from sklearn.cluster import KMeans
         from sklearn.decomposition import PCA
 
@@ -37,8 +41,9 @@ class Vocabulary:
         width = min(DETAIL, *descriptors.shape)
         detail = PCA(width, svd_solver="covariance_eigh").fit(descriptors)
         self.detail, self.detail_mean = detail.components_.T, detail.mean_
-        count = max(1, min(WORDS, len(descriptors) // 20))
-        clusters = KMeans(count, n_init=1, max_iter=15, random_state=0)
+        most = WORDS if images < MANY else FEW_WORDS
+        count = max(1, min(most, len(descriptors) // PER_WORD))
+        clusters = KMeans(count, n_init=1, max_iter=10, random_state=0)
         self.words = clusters.fit(self._reduce(descriptors)).cluster_centers_
         self.whole = None  # few images are compared as they are
         if len(samples) > WIDTH and self.words.size > WIDTH:

@@ -47,7 +47,7 @@ def load_photos(folder: Path, most: int = 10**6) -> list[Image.Image]:
         except UnreadableImageError:
             continue
         photo.thumbnail((SIDE, SIDE))
-        if min(photo.size) > 40:
+        if min(photo.size) >= 32:
             photos.append(photo)
     return photos
 
