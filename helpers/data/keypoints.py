@@ -65,7 +65,7 @@ def find_keypoints(image: Image.Image) -> tuple[np.ndarray, np.ndarray, tuple[in
     if not found:
         return *NO_KEYPOINTS[:2], size
     # SIFT returns ties beyond its limit.
-    places = np.array([point.pt for point in found[:MOST]], np.float16)
+    places = cv2.KeyPoint.convert(found[:MOST]).astype(np.float16)
     roots = np.sqrt(descriptors[:MOST] / np.maximum(
         descriptors[:MOST].sum(axis=1, keepdims=True), 1))
     return places, np.round(255 * roots).astype(np.uint8), size

@@ -11,7 +11,8 @@ ROOM = 8  # times the neighbours wanted: what a row keeps before both sides are 
 
 
 def find_neighbours(plain: np.ndarray, mirrored: np.ndarray, least: float, count: int,
-                    smooth: bool = False) -> tuple[np.ndarray, ...]:
+                    smooth: bool = False, rows: np.ndarray | None = None
+                    ) -> tuple[np.ndarray, ...]:
     """Return the pairs that are among the `count` most alike of either of the two.
 
     Every vector is compared with every other. Where far more pairs than wanted are alike, only
@@ -25,6 +26,8 @@ def find_neighbours(plain: np.ndarray, mirrored: np.ndarray, least: float, count
         smooth: the vectors are small pictures, so that most of a vector lies in few components.
             These are compared first, and the length of the rest: their product bounds the true
             one from above.
+        rows: positions that are compared with all others, each with its `count` most alike;
+            null: all.
 
     Returns:
         Positions of first and second, first < second, their likeness, and whether it is that of
@@ -42,29 +45,36 @@ def find_neighbours(plain: np.ndarray, mirrored: np.ndarray, least: float, count
         fitted = PCA(COMPONENTS, svd_solver="covariance_eigh").fit(np.r_[sample, -sample])
         short = [_bound(vectors, fitted.components_.T) for vectors in short]
     least = max(least, _find_level(short[0], ROOM * count))
-    blocks, parts = range(0, len(plain), ROWS_AT_ONCE), [found]
+    wanted, parts = np.arange(len(plain)) if rows is None else rows, [found]
     # Made once: the pages of an array that is made anew cost more than the sums.
     room = np.empty(ROWS_AT_ONCE * len(plain), np.float32)
     marks = np.empty(len(room), bool)
-    for start in tqdm(blocks, "finding candidates", unit="block", mininterval=2):
-        for flipped, (rows, brief) in enumerate(zip((plain, mirrored), short, strict=True)):
-            few, many = brief[start : start + ROWS_AT_ONCE], short[0][start:]
+    for start in tqdm(range(0, len(wanted), ROWS_AT_ONCE), "finding candidates", unit="block",
+                      mininterval=2):
+        some, after = wanted[start : start + ROWS_AT_ONCE], start if rows is None else 0
+        for flipped, (whole, brief) in enumerate(zip((plain, mirrored), short, strict=True)):
+            few, many = brief[some], short[0][after:]
             size = len(few) * len(many)
             scores = np.matmul(few, many.T, out=room[:size].reshape(len(few), len(many)))
-            scores[np.tril_indices(len(scores))] = -2  # each pair once
+            if rows is None:
+                scores[np.tril_indices(len(scores))] = -2  # each pair once
+            else:
+                scores[np.arange(len(some)), some] = -2
             near = np.greater_equal(room[:size], least - SLACK, out=marks[:size])
-            firsts, seconds = _choose(scores, near, ROOM * count)
-            firsts, seconds = firsts + start, seconds + start
-            exact = np.einsum("ij,ij->i", rows[firsts], plain[seconds])
+            firsts, seconds = _choose(scores, near, ROOM * count if rows is None else count)
+            firsts, seconds = some[firsts], seconds + after
+            exact = np.einsum("ij,ij->i", whole[firsts], plain[seconds])
             kept = exact >= least
-            parts.append([firsts[kept], seconds[kept], exact[kept],
-                          np.full(kept.sum(), bool(flipped))])
+            parts.append([np.minimum(firsts, seconds)[kept], np.maximum(firsts, seconds)[kept],
+                          exact[kept], np.full(kept.sum(), bool(flipped))])
     firsts, seconds, exact, flipped = map(np.concatenate, zip(*parts, strict=True))
     # Of a pair that is alike both ways the better way.
     order = np.lexsort((flipped, -exact, seconds, firsts))
     firsts, seconds, exact, flipped = (a[order] for a in (firsts, seconds, exact, flipped))
     once = np.r_[True, (np.diff(firsts) != 0) | (np.diff(seconds) != 0)][: len(firsts)]
     firsts, seconds, exact, flipped = (a[once] for a in (firsts, seconds, exact, flipped))
+    if rows is not None:
+        return firsts, seconds, exact, flipped
     best = _rank(firsts, exact, seconds, len(plain)) < count
     best |= _rank(seconds, exact, firsts, len(plain)) < count
     return firsts[best], seconds[best], exact[best], flipped[best]

@@ -71,21 +71,20 @@ def find_transformed_pairs(images: pd.DataFrame, thumbnails: np.ndarray, keypoin
     if len(order) < 2:
         return judge_pairs([], judge, groups, "comparing keypoints")
     plain, mirrored = _describe_images(keypoints, order)
-    parts, asked, chosen = [], set(known), np.arange(len(order))
+    parts, asked, chosen, rows = [], set(known), np.arange(len(order)), None
     for _ in range(ROUNDS):
-        pairs = _propose_pairs(plain[chosen], mirrored[chosen], order[chosen])
-        large = {number for number in order[chosen].tolist()
-                 if groups.subset_size(number) >= NEIGHBOURS[0]}
-        pairs = [pair for pair in pairs if not asked & {pair[:2], pair[1::-1]}
-                 and (not parts or large & set(pair[:2]))]
+        pairs = [pair for pair in _propose_pairs(plain[chosen], mirrored[chosen], order[chosen],
+                                                 rows)
+                 if not asked & {pair[:2], pair[1::-1]}]
         asked.update(pair[:2] for pair in pairs)
         parts.append(judge_pairs(pairs, judge, groups, "comparing keypoints"))
         # The candidates of one copy of many are the copies most like it. So that all meet, each
         # large group sends its first member once more.
         firsts = pd.Series([groups[number] for number in order.tolist()])
         chosen = np.flatnonzero(~firsts.duplicated())
-        if not pairs or not any(groups.subset_size(number) >= NEIGHBOURS[0]
-                                for number in order[chosen].tolist()):
+        rows = np.flatnonzero([groups.subset_size(number) >= NEIGHBOURS[0]
+                               for number in order[chosen].tolist()])
+        if not pairs or not len(rows):
             break
     return pd.concat(parts, ignore_index=True).assign(how="transformed")
 
@@ -123,11 +122,15 @@ def _describe_images(keypoints: KeypointFile,
     return plain, mirrored
 
 
-def _propose_pairs(plain: np.ndarray, mirrored: np.ndarray,
-                   order: np.ndarray) -> list[tuple[int, int, bool]]:
-    """Return the likeliest pairs first: positions, and whether one may be mirrored."""
+def _propose_pairs(plain: np.ndarray, mirrored: np.ndarray, order: np.ndarray,
+                   rows: np.ndarray | None) -> list[tuple[int, int, bool]]:
+    """Return the likeliest pairs first: positions, and whether one may be mirrored.
+
+    Args:
+        rows: of the vectors for which candidates are wanted; null: all.
+    """
     count = min(max(PAIRS // len(order), NEIGHBOURS[0]), NEIGHBOURS[-1])
-    firsts, seconds, likeness, flipped = find_neighbours(plain, mirrored, ANY, count)
+    firsts, seconds, likeness, flipped = find_neighbours(plain, mirrored, ANY, count, rows=rows)
     best = np.lexsort((seconds, firsts, -likeness))[:MOST_PAIRS]
     return list(zip(order[firsts[best]].tolist(), order[seconds[best]].tolist(),
                     flipped[best].tolist(), strict=True))
