@@ -167,8 +167,9 @@ pairs.groupby("how")["copy"].agg(copies="sum", listed="size")
 
 # %% [markdown]
 # Beside the copies, pairs that come near are listed. Copies, and copies of copies, share
-# a `group`; the next notebook never splits a group. Below are near copies, the surest at the left and the weakest at the right, with what
-# was done to the upper image to get the lower one.
+# a `group`; the next notebook never splits a group. Below are near copies, the surest at
+# the left and the weakest at the right, with what was done to the upper image to get the
+# lower one.
 
 # %%
 from helpers.pictures.copy_pairs import show_borderline, show_copies, show_keypoints
@@ -200,8 +201,8 @@ save_figure(run, show_borderline(images, pairs, "near"), "01_borderline_near")
 # %% [markdown]
 # Two images whose thumbnails correlate may still be no copies: if their details differ in
 # many places (two pages of print), or if their colours differ (one product in two
-# colours, perhaps). If such pairs are copies in your data, set `copy_colours: any`. Now
-# the transformed copies:
+# colours, perhaps). If images in other colours are copies in your data, set
+# `copy_colours: any`. Now the transformed copies:
 
 # %%
 figure = show_borderline(images, pairs, "transformed")
