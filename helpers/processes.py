@@ -23,6 +23,13 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextlib.contextmanager
 def join_processes():
     """Meet the other processes, over nccl between GPUs and gloo between CPUs; part at the end.

@@ -18,6 +18,7 @@ from helpers.data.demo import PHOTOS
 from helpers.data.images import decode_image
 from helpers.data.inspection import forget_inspection, inspect_images
 from helpers.data.neighbours import find_neighbours
+from helpers.dev.bench_copies import draw_covers
 from helpers.recipe import load_recipe
 from helpers.run import Run
 
@@ -101,6 +102,33 @@ def test_a_shared_logo_or_frame_joins_nothing(photos, search):
     _, groups = search(marked + turned)
     assert len(set(groups[: len(marked)])) == len(marked)
     assert (groups[len(marked) :] == groups[:6]).all()
+
+
+def test_parts_of_printed_covers_are_found_among_many_that_share_their_letters(photos, search):
+    chance, covers = random.Random(0), draw_covers(photos)
+    cut = [crop(cover, chance) for cover in covers]
+    _, groups = search(covers + cut)
+    assert len(set(groups[: len(covers)])) == len(covers)
+    assert (groups[len(covers) :] == groups[: len(covers)]).mean() >= 0.95
+
+
+def test_one_edge_alone_proves_no_copy(search):
+    """Two sheets of different stuff, each with one edge on a table, lie alike in every part."""
+    rng, sheets = np.random.default_rng(0), []
+    for colour, corner in (((40, 44, 70), 150), ((170, 130, 70), 130), ((60, 90, 60), 175)):
+        sheet = np.full((240, 300, 3), 235, np.float32)
+        corners = np.array([[0, 0], [240, 0], [corner, 300], [0, 300]])
+        cv2.fillPoly(sheet, [corners], colour, cv2.LINE_AA)
+        sheet += rng.normal(0, 4, sheet.shape)
+        sheets.append(Image.fromarray(sheet.clip(0, 255).astype(np.uint8)))
+    assert len(set(search(sheets, copy_colours="any")[1])) == len(sheets)
+
+
+def test_bright_copies_whose_colours_burn_out_are_no_other_products(photos):
+    same, covers = Transform(np.array([[1.0, 0, 0], [0, 1, 0]]), False), draw_covers(photos)
+    found = [compare(shrink(cover), shrink(ImageEnhance.Brightness(cover).enhance(1.4)), same)
+             for cover in covers]
+    assert sum(agreement.recoloured for agreement in found) <= 0.05 * len(covers)
 
 
 def test_print_and_patterns_that_repeat_themselves_join_nothing(search):
@@ -209,7 +237,7 @@ def test_a_thousand_copies_of_one_image_do_not_hide_those_of_others():
     order = rng.permutation(1900)
     vectors = np.concatenate([single, crowd])[order].astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    firsts, seconds, *_ = find_neighbours(vectors, vectors, -1.1, 8)
+    firsts, seconds, *_ = find_neighbours(vectors, [vectors, vectors], -1.1, 8)
     found, place = set(zip(firsts.tolist(), seconds.tolist(), strict=True)), np.argsort(order)
     pairs = [tuple(sorted(place[[n, 500 + n]].tolist())) for n in range(50)]
     assert len(found & set(pairs)) >= 48
@@ -241,7 +269,8 @@ def test_neighbours_are_those_of_the_whole_comparison(count, seed, smooth):
     plain = rough + 0.3 * rng.normal(size=rough.shape)
     plain = (plain / np.linalg.norm(plain, axis=1, keepdims=True)).astype(np.float32)
     mirrored = plain.reshape(-1, 12, 12)[:, :, ::-1].reshape(plain.shape)
-    firsts, seconds, likeness, flipped = find_neighbours(plain, mirrored, 0.7, 400, smooth)
+    firsts, seconds, likeness, ways = find_neighbours(plain, [plain, mirrored], 0.7, 400,
+                                                      smooth)
     scores = np.maximum(plain @ plain.T, mirrored @ plain.T)
     expected = np.argwhere(np.triu(scores >= 0.7, 1))
     # Rounding decides about those on the border.
@@ -250,7 +279,7 @@ def test_neighbours_are_those_of_the_whole_comparison(count, seed, smooth):
     assert set(map(tuple, sure.tolist())) <= found <= set(map(tuple, np.argwhere(
         np.triu(scores >= 0.6999, 1)).tolist()))
     np.testing.assert_allclose(likeness, scores[firsts, seconds], atol=1e-4)
-    assert flipped.dtype == bool
+    assert set(ways.tolist()) <= {0, 1}
 
 
 def test_keypoints_that_were_lost_are_found_again(photos, tmp_path):

@@ -20,7 +20,7 @@ ZOOM = 4.0  # the most that an image may be scaled
 OVERLAP = 0.2  # of the smaller image, the least
 PROMISING = 0.2  # agreement from which a fit is worth refining
 GOOD = 0.9  # and from which it needs none
-WORTH = 0.5  # agreement from which colours are worth comparing
+SHOWN = 0.5  # below which a transformed pair is not even shown, nor its colours compared
 OTHER_COLOURS = 40.0  # levels from which two images are two colours of one thing
 
 
@@ -116,7 +116,7 @@ def compare(first: np.ndarray, second: np.ndarray, transform: Transform) -> Agre
     details = correlate_fields(*(_sharpen(_turn_grey(image).astype(np.float32), mask)
                                   for image in (laid, second)), mask > 0)
     # Also of what shows too little to agree: a red sheet and a green one.
-    colours = 0.0 if details < WORTH else compare_colours(laid, second, mask > 0)
+    colours = 0.0 if details < SHOWN else compare_colours(laid, second, mask > 0)
     return Agreement(details, overlap, colours)
 
 
@@ -146,11 +146,11 @@ def correlate_thumbnails(first: np.ndarray, second: np.ndarray, transform: Trans
     return float(x @ y / np.sqrt(max((x @ x) * (y @ y), 1e-9)))
 
 
-def fit_and_compare(first: np.ndarray, second: np.ndarray,
-                    transform: Transform) -> tuple[Transform, Agreement]:
+def fit_and_compare(first: np.ndarray, second: np.ndarray, transform: Transform,
+                    least: float = PROMISING) -> tuple[Transform, Agreement]:
     """Compare two images; where they nearly agree, fit the transform better and compare again."""
     agreement = compare(first, second, transform)
-    if PROMISING <= agreement.details < GOOD:
+    if least <= agreement.details < GOOD:
         refined = refine(first, second, transform)
         if refined.plausible:
             again = compare(first, second, refined)

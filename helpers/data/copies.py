@@ -13,10 +13,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from helpers.data.alignment import Agreement, Transform, fit_and_compare
-from helpers.data.inspection import THUMBNAIL, load_keypoints, load_thumbnails
+from helpers.data.inspection import load_keypoints, load_thumbnails
 from helpers.data.judging import create_reader, describe_pair, judge_pairs
-from helpers.data.thumbnails import find_near_pairs
+from helpers.data.thumbnails import find_near_pairs, lay_pairs
 from helpers.data.transforms import find_transformed_pairs
+from helpers.data.windows import find_part_pairs
 from helpers.run import Run
 
 REFUTED = 0.72  # agreement of details below which thumbnails that correlate prove nothing
@@ -72,6 +73,8 @@ def find_copies(images: pd.DataFrame, run: Run) -> pd.DataFrame:
         with load_keypoints(run) as keypoints:
             parts.append(find_transformed_pairs(images, thumbnails, keypoints, order,
                                                 is_transformed, known, groups))
+            parts.append(find_part_pairs(images, thumbnails, keypoints, order, is_transformed,
+                                         groups))
     pairs = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
     ids = images.image_id.to_numpy()
     pairs["first_id"], pairs["second_id"] = ids[pairs["first"]], ids[pairs["second"]]
@@ -106,15 +109,8 @@ def _judge_near_pairs(images: pd.DataFrame, pairs: pd.DataFrame, is_copy: Callab
         return describe_pair(transform, agreement, (sizes[first], sizes[second]),
                              is_copy(correlation, agreement), correlation)
 
-    laid = []
-    for pair in pairs.sort_values("correlation", ascending=False, kind="stable").itertuples():
-        # From thumbnails, which are square, to units of the longer side.
-        ours, theirs = (sizes[n] / sizes[n].max() for n in (pair.first, pair.second))
-        matrix = np.c_[np.diag(pair.zoom * theirs / ours),
-                       theirs * (pair.right, pair.down) / THUMBNAIL]
-        laid.append((pair.first, pair.second, pair.correlation,
-                     Transform(matrix, pair.mirrored, points=-1)))
-    return judge_pairs(laid, judge, groups, "comparing details").assign(how="near")
+    return judge_pairs(lay_pairs(pairs, sizes), judge, groups, "comparing details").assign(
+        how="near")
 
 
 def group_copies(count: int, pairs: pd.DataFrame) -> np.ndarray:

@@ -16,8 +16,8 @@ RICH = 4.0  # from which it counts in full
 FEWEST = 4.0  # fields, counted so, without which nothing is proven
 COLOURED = 0.01  # share of the overlap that must differ in colour
 NEIGHBOURS = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
-BURNT = 248.0  # levels from which a field is overexposed
-FLAT_LIGHT = 8.0  # levels of spread below which no factor can be told
+# Levels by which a field's mean may miss another light before it counts less, round by round.
+TOLERATED = (64, 32, 16, 8, 4, 4)
 GREY = 8.0  # levels that channels may differ by in a grey image
 
 
@@ -99,27 +99,24 @@ def compare_colours(first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> 
 
 
 def _match_light(dark: np.ndarray, bright: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the darker image in the light of the brighter one, overexposed where that is."""
-    ours, theirs = _average_fields(dark, mask), _average_fields(bright, mask)
-    matched = np.empty(dark.shape, np.float32)
-    for channel in range(3):
-        x, y = ours[:, channel], theirs[:, channel]
-        fitting = y < BURNT
-        factor, offset = 1.0, 0.0
-        for _ in range(3 if fitting.sum() > 2 else 0):
-            if np.ptp(x[fitting]) > FLAT_LIGHT:
-                factor = float(np.polyfit(x[fitting], y[fitting], 1)[0])
-            offset = float(y[fitting].mean() - factor * x[fitting].mean())
-            rest = np.abs(y - factor * x - offset)
-            # Again without what fits worst: it may have another colour.
-            fitting = (y < BURNT) & (rest <= np.quantile(rest[y < BURNT], 0.8))
-        matched[..., channel] = factor * dark[..., channel] + offset
-    return matched.clip(0, 255)
+    """Return the darker image in the light of the brighter one, overexposed where that is.
 
-
-def _average_fields(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return (fields, 3) mean colours of the fields of which half lies inside the mask."""
-    side = FIELD // 2  # of images of half the size
+    Factor and offset of each channel are those with which the fields' means agree, by Gauss and
+    Newton's method, in which fields that do not fit count less: they may have another colour.
+    """
+    matched, side = np.empty(dark.shape, np.float32), FIELD // 2  # of images of half the size
     fields = _number_fields(mask, wide=side, high=side)
-    means = np.stack([_average(fields, channel) for channel in image[mask].T], axis=1)
-    return means[np.bincount(fields) >= side**2 / 2]
+    covered = np.bincount(fields) >= side**2 / 2
+    for channel in range(3):
+        ours, theirs = (image[mask][:, channel].astype(float) for image in (dark, bright))
+        wanted, light = _average(fields, theirs)[covered], np.array([1.0, 0.0])
+        for tolerated in TOLERATED if covered.sum() > 2 else ():
+            values = light[0] * ours + light[1]
+            rest = wanted - _average(fields, values.clip(0, 255))[covered]
+            # What is overexposed does not change with the light.
+            free = ((values > 0) & (values < 255)).astype(float)
+            slope = np.stack([_average(fields, part)[covered] for part in (ours * free, free)], 1)
+            weight = 1 / np.sqrt(1 + (rest / tolerated) ** 2)[:, None]
+            light = light + np.linalg.lstsq(weight * slope, weight[:, 0] * rest, 1e-3)[0]
+        matched[..., channel] = light[0] * dark[..., channel] + light[1]
+    return matched.clip(0, 255)

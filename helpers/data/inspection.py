@@ -11,7 +11,6 @@ shares the pass between processes, before notebook 01 goes on from what they lea
 
 import hashlib
 import json
-import os
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -33,12 +32,12 @@ from helpers.data.keypoints import (
     save_keypoints,
 )
 from helpers.data.table import load_table
+from helpers.data.thumbnails import THUMBNAIL
 from helpers.files import SuiteError, resolve_path, write_whole
-from helpers.processes import rank, wait_for_all, world
+from helpers.processes import count_cores, rank, wait_for_all, world
 from helpers.resuming import Shards, choose_rows
 from helpers.run import Run
 
-THUMBNAIL = 64  # pixels a side, grey
 MEASURED = 128  # pixels a side at most; enough for every property, and flat in cost
 EMPTY = hashlib.sha256(b"").hexdigest()
 MEASURES = 2  # raised when an image is measured otherwise, so that no old shards are kept
@@ -126,14 +125,15 @@ def _fill_shards(table: pd.DataFrame, folder: Path, keypoints: Shards | None = N
     wait_for_all()
     missing = shards.list_missing()
     name = "inspecting" if world() == 1 else f"inspecting ({world()} processes)"
-    # Threads suffice: Pillow decodes and resizes outside Python's lock.
-    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(
+    inspect = partial(_inspect, len(paths) if keypoints else 0)
+    # Threads suffice: Pillow and OpenCV work outside Python's lock. Processes were no faster.
+    with ThreadPoolExecutor(count_cores()) as pool, tqdm(
             total=len(paths), initial=max(0, len(paths) - len(missing) * size * world()),
             desc=name, unit="image", mininterval=2, disable=rank() > 0) as bar:
         for number in missing:
             facts, pictures, points = [], [], []
             part = paths[number * size : (number + 1) * size]
-            for found, picture, places in pool.map(partial(_inspect, bool(keypoints)), part):
+            for found, picture, places in pool.map(inspect, part):
                 facts.append(found)
                 pictures.append(picture)
                 points.append(places)
@@ -182,7 +182,7 @@ def _join_facts(table: pd.DataFrame, shards: Shards, thumbnails: Path | None) ->
     return table.join(facts.astype(kinds))
 
 
-def _inspect(keypoints: bool, path: str) -> tuple[dict, np.ndarray, tuple]:
+def _inspect(keypoints: int, path: str) -> tuple[dict, np.ndarray, tuple]:
     file, nothing = resolve_path(path), np.zeros((THUMBNAIL, THUMBNAIL), np.uint8)
     content = file.read_bytes() if file.is_file() else b""
     facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "reason": ""}
@@ -196,7 +196,7 @@ def _inspect(keypoints: bool, path: str) -> tuple[dict, np.ndarray, tuple]:
     thumbnail = small.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     pixels = np.asarray(thumbnail)
     facts |= measure_image(small) | {"sharpness": measure_sharpness(pixels)}
-    return facts, pixels, find_keypoints(image) if keypoints else NO_KEYPOINTS
+    return facts, pixels, find_keypoints(image, keypoints) if keypoints else NO_KEYPOINTS
 
 
 def measure_image(image: Image.Image) -> dict[str, float]:

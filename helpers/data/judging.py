@@ -1,6 +1,5 @@
 """Judging: pairs of images looked at one by one, the likeliest first, on all cores."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -12,18 +11,19 @@ from scipy.cluster.hierarchy import DisjointSet
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from helpers.data.alignment import Agreement, Transform, shrink
+from helpers.data.alignment import SIDE, Agreement, Transform, shrink
 from helpers.data.images import (
     UnreadableImageError,
     decode_image,
     read_file,
     refuse_image,
 )
+from helpers.processes import count_cores
 
 AT_ONCE = 512  # pairs, after which groups are looked at again
 CHUNK = 32  # pairs that a thread looks at by itself
 CROWD = 16  # members of a group from which those that are joined are not compared any more
-HELD = 4096  # images in memory, of 75 KiB at most
+HELD = 2048  # images in memory, of 75 KiB at most
 COLUMNS = ["copy", "correlation", "details", "points", "overlap", "colours", "transform",
            "inverse"]
 
@@ -42,7 +42,7 @@ def create_reader(images: pd.DataFrame) -> Callable[[int], np.ndarray]:
     def read(number: int) -> np.ndarray:
         path = paths[number]
         try:
-            return shrink(decode_image(path, read_file(path, hashes[number])))
+            return shrink(decode_image(path, read_file(path, hashes[number]), side=2 * SIDE))
         except UnreadableImageError as error:
             raise refuse_image(path, error) from None
 
@@ -74,7 +74,7 @@ def judge_pairs(pairs: list[tuple], judge: Callable[..., dict | None], groups: D
         return [judge(*pair) for pair in part]
 
     rows = []
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(
+    with threadpool_limits(1), ThreadPoolExecutor(count_cores()) as pool, tqdm(
             total=len(pairs), desc=title, unit="pair", mininterval=2) as bar:
         for start in range(0, len(pairs), AT_ONCE):
             part = [pair for pair in pairs[start : start + AT_ONCE]

@@ -1,8 +1,9 @@
 """Keypoints: places of an image that are found again when it is turned, scaled, shifted or cut.
 
-SIFT (Lowe 2004), by OpenCV, on the grey image reduced to 144 pixels. Its descriptors do not
-change with rotation and scale, and those of the mirror image are the same numbers in another
-order. Their roots are kept, which tell them apart better (Arandjelović and Zisserman 2012).
+SIFT (Lowe 2004), by OpenCV, on the grey image reduced to 144 pixels, of many images to 128. Its
+descriptors do not change with rotation and scale, and those of the mirror image are the same
+numbers in another order. Their roots are kept, which tell them apart better (Arandjelović and
+Zisserman 2012).
 """
 
 import os
@@ -16,8 +17,9 @@ from PIL import Image
 
 from helpers.files import write_whole
 
-SIDE = 144  # pixels of the longer side
-MOST = 150  # keypoints of an image, the clearest
+MANY = 10_000  # images, of more than which less is kept: pages of print need all of it
+SIDE = 144, 128  # pixels of the longer side, of few images and of many
+MOST = 150, 100  # keypoints of an image, the clearest
 CONTRAST = 0.01  # low, since a bottle on a table has few
 RATIO = 0.9  # of the best match's distance to the second best's, above which it is ambiguous
 LEAST = 4  # keypoints that must agree on a transform: three alone always do
@@ -48,26 +50,31 @@ class Keypoints:
         return Keypoints(places.astype(np.float32), self.descriptors[:, MIRRORED], self.size)
 
 
-def find_keypoints(image: Image.Image) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+def find_keypoints(image: Image.Image,
+                   images: int = 1) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     """Return an image's keypoints as they are kept.
+
+    Args:
+        images: how many there are in all.
 
     Returns:
         Places (keypoints, 2) float16, descriptors (keypoints, 128) uint8, of length 255, and the
         size of the reduced image.
     """
-    scale = SIDE / max(image.size)
+    longest, most = (pair[images > MANY] for pair in (SIDE, MOST))
+    scale = longest / max(image.size)
     size = tuple(max(1, round(side * scale)) for side in image.size)
-    small = image.reduce(max(1, max(image.size) // SIDE)).convert("L")
+    small = image.reduce(max(1, max(image.size) // longest)).convert("L")
     grey = np.asarray(small.resize(size, Image.Resampling.BILINEAR))
     cv2.setNumThreads(1)
-    sift = cv2.SIFT_create(MOST, contrastThreshold=CONTRAST, enable_precise_upscale=True)
+    sift = cv2.SIFT_create(most, contrastThreshold=CONTRAST, enable_precise_upscale=True)
     found, descriptors = sift.detectAndCompute(grey, None)
     if not found:
         return *NO_KEYPOINTS[:2], size
     # SIFT returns ties beyond its limit.
-    places = cv2.KeyPoint.convert(found[:MOST]).astype(np.float16)
-    roots = np.sqrt(descriptors[:MOST] / np.maximum(
-        descriptors[:MOST].sum(axis=1, keepdims=True), 1))
+    places = cv2.KeyPoint.convert(found[:most]).astype(np.float16)
+    roots = np.sqrt(descriptors[:most] / np.maximum(
+        descriptors[:most].sum(axis=1, keepdims=True), 1))
     return places, np.round(255 * roots).astype(np.uint8), size
 
 
@@ -146,6 +153,23 @@ def match_keypoints(first: Keypoints, second: Keypoints) -> tuple[np.ndarray, np
     rows, best = rows[clear], best[clear]
     mutual = likeness[:, best].argmax(axis=0) == rows
     return first.places[rows[mutual]], second.places[best[mutual]]
+
+
+def count_agreeing(first: Keypoints, second: Keypoints, matrix: np.ndarray) -> int:
+    """Return how many keypoints that are most alike lie where a transform puts them.
+
+    Args:
+        matrix: (2, 3), takes places of the first image to the second, in units of their
+            longer sides.
+    """
+    if not min(len(first.places), len(second.places)):
+        return 0
+    likeness = first.descriptors @ second.descriptors.T
+    best = likeness.argmax(axis=1)
+    mutual = likeness[:, best].argmax(axis=0) == np.arange(len(best))
+    shift = matrix[:, 2] * max(second.size)
+    missed = first.places @ matrix[:, :2].T + shift - second.places[best]
+    return int((mutual & (np.linalg.norm(missed, axis=1) <= TOLERANCE)).sum())
 
 
 def fit_transform(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

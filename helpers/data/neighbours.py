@@ -1,4 +1,6 @@
-"""Neighbours: of many vectors those that are alike, plain or mirrored, in bounded memory."""
+"""Neighbours: of many vectors those that are alike, in bounded memory."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -7,12 +9,12 @@ ROWS_AT_ONCE = 256
 COMPONENTS = 64  # in which most of a vector's length lies
 LEARNT_FROM = 5_000  # vectors
 SLACK = 1e-4  # of rounding
-ROOM = 8  # times the neighbours wanted: what a row keeps before both sides are heard
+ROOM = 4  # times the neighbours wanted: what a row keeps before both sides are heard
 
 
-def find_neighbours(plain: np.ndarray, mirrored: np.ndarray, least: float, count: int,
-                    smooth: bool = False, rows: np.ndarray | None = None
-                    ) -> tuple[np.ndarray, ...]:
+def find_neighbours(plain: np.ndarray, asking: Sequence[np.ndarray], least: float, count: int,
+                    smooth: bool = False, rows: np.ndarray | None = None,
+                    quiet: bool = False) -> tuple[np.ndarray, ...]:
     """Return the pairs that are among the `count` most alike of either of the two.
 
     Every vector is compared with every other. Where far more pairs than wanted are alike, only
@@ -20,26 +22,28 @@ def find_neighbours(plain: np.ndarray, mirrored: np.ndarray, least: float, count
 
     Args:
         plain: (images, width) float32 of length 1; zeros for what has no neighbours.
-        mirrored: the same of the mirror images. A first image's mirror image should be about as
-            like the second one as the second's is like the first: only one is asked for.
+        asking: the same of the images as they are to be compared with those: themselves, their
+            mirror images, their parts. Without `rows`, a first one should be about as like a
+            second one as the second is like the first: only one is asked for.
         least: likeness (cosine) below which two are no neighbours.
         smooth: the vectors are small pictures, so that most of a vector lies in few components.
             These are compared first, and the length of the rest: their product bounds the true
             one from above.
-        rows: positions that are compared with all others, each with its `count` most alike;
-            null: all.
+        rows: positions that ask for their `count` most alike; null: all, each pair once.
+        quiet: whether there is no progress bar.
 
     Returns:
-        Positions of first and second, first < second, their likeness, and whether it is that of
-        the first one's mirror image.
+        Positions of first, which asks, and second, their likeness, and which of `asking` it is
+        that of. Without `rows`, first < second.
     """
     from sklearn.decomposition import PCA
 
-    found = [np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32),
-             np.empty(0, bool)]
+    # Of a hundred thousand images there are tens of millions before both sides are heard.
+    kinds = np.int32, np.int32, np.float32, np.uint8
+    found = [np.empty(0, kind) for kind in kinds]
     if len(plain) < 2:
         return tuple(found)
-    short = [plain, mirrored]
+    short = [plain, *asking]
     if smooth and len(plain) > 2 * COMPONENTS:
         sample = plain[: LEARNT_FROM]
         fitted = PCA(COMPONENTS, svd_solver="covariance_eigh").fit(np.r_[sample, -sample])
@@ -50,9 +54,9 @@ def find_neighbours(plain: np.ndarray, mirrored: np.ndarray, least: float, count
     room = np.empty(ROWS_AT_ONCE * len(plain), np.float32)
     marks = np.empty(len(room), bool)
     for start in tqdm(range(0, len(wanted), ROWS_AT_ONCE), "finding candidates", unit="block",
-                      mininterval=2):
+                      mininterval=2, disable=quiet):
         some, after = wanted[start : start + ROWS_AT_ONCE], start if rows is None else 0
-        for flipped, (whole, brief) in enumerate(zip((plain, mirrored), short, strict=True)):
+        for which, (whole, brief) in enumerate(zip(asking, short[1:], strict=True)):
             few, many = brief[some], short[0][after:]
             size = len(few) * len(many)
             scores = np.matmul(few, many.T, out=room[:size].reshape(len(few), len(many)))
@@ -65,19 +69,21 @@ def find_neighbours(plain: np.ndarray, mirrored: np.ndarray, least: float, count
             firsts, seconds = some[firsts], seconds + after
             exact = np.einsum("ij,ij->i", whole[firsts], plain[seconds])
             kept = exact >= least
-            parts.append([np.minimum(firsts, seconds)[kept], np.maximum(firsts, seconds)[kept],
-                          exact[kept], np.full(kept.sum(), bool(flipped))])
-    firsts, seconds, exact, flipped = map(np.concatenate, zip(*parts, strict=True))
+            columns = firsts[kept], seconds[kept], exact[kept], np.full(kept.sum(), which)
+            parts.append([column.astype(kind) for column, kind in
+                          zip(columns, kinds, strict=True)])
+    firsts, seconds, exact, ways = map(np.concatenate, zip(*parts, strict=True))
+    del parts
     # Of a pair that is alike both ways the better way.
-    order = np.lexsort((flipped, -exact, seconds, firsts))
-    firsts, seconds, exact, flipped = (a[order] for a in (firsts, seconds, exact, flipped))
+    order = np.lexsort((ways, -exact, seconds, firsts))
+    firsts, seconds, exact, ways = (a[order] for a in (firsts, seconds, exact, ways))
     once = np.r_[True, (np.diff(firsts) != 0) | (np.diff(seconds) != 0)][: len(firsts)]
-    firsts, seconds, exact, flipped = (a[once] for a in (firsts, seconds, exact, flipped))
+    firsts, seconds, exact, ways = (a[once] for a in (firsts, seconds, exact, ways))
     if rows is not None:
-        return firsts, seconds, exact, flipped
-    best = _rank(firsts, exact, seconds, len(plain)) < count
-    best |= _rank(seconds, exact, firsts, len(plain)) < count
-    return firsts[best], seconds[best], exact[best], flipped[best]
+        return firsts, seconds, exact, ways
+    best = rank_pairs(firsts, exact, seconds, len(plain)) < count
+    best |= rank_pairs(seconds, exact, firsts, len(plain)) < count
+    return firsts[best], seconds[best], exact[best], ways[best]
 
 
 def _find_level(vectors: np.ndarray, count: int) -> float:
@@ -110,7 +116,7 @@ def _choose(scores: np.ndarray, near: np.ndarray, most: int) -> tuple[np.ndarray
     return rows, columns
 
 
-def _rank(of: np.ndarray, scores: np.ndarray, ties: np.ndarray, count: int) -> np.ndarray:
+def rank_pairs(of: np.ndarray, scores: np.ndarray, ties: np.ndarray, count: int) -> np.ndarray:
     """Return each pair's place, from 0, among those of the same image, best first."""
     order = np.lexsort((ties, -scores, of))
     starts = np.searchsorted(of[order], np.arange(count))

@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from helpers.data.alignment import Transform
 from helpers.data.neighbours import find_neighbours
 
+THUMBNAIL = 64  # pixels a side, grey
 COARSE = 16  # pixels a side of the first comparison
 CANDIDATE = 0.75  # its correlation from which a pair is looked at closely
 NEIGHBOURS = 24  # candidates an image
@@ -44,8 +46,11 @@ def find_near_pairs(thumbnails: np.ndarray, threshold: float,
     """
     cv2.setNumThreads(1)
     order = np.arange(len(thumbnails)) if order is None else order
-    rows, others, _, mirrored = find_neighbours(
-        *_describe(thumbnails, order), CANDIDATE, NEIGHBOURS, smooth=True)
+    plain = describe(thumbnails, order)
+    flipped = plain.reshape(-1, COARSE, COARSE)[:, :, ::-1].reshape(plain.shape)
+    rows, others, _, ways = find_neighbours(
+        plain, (plain, flipped), CANDIDATE, NEIGHBOURS, smooth=True)
+    mirrored = ways == 1
     promising = _correlate_roughly(thumbnails, order, rows, others, mirrored) >= PROMISING
     rows, others, mirrored = rows[promising], others[promising], mirrored[promising]
     pairs = pd.DataFrame({"first": order[rows], "second": order[others], "mirrored": mirrored})
@@ -57,23 +62,49 @@ def find_near_pairs(thumbnails: np.ndarray, threshold: float,
     return pairs[pairs.correlation >= threshold - 0.05]
 
 
-def _describe(thumbnails: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (images, 256) float32 of mean 0 and length 1, zeros for flat pictures, twice.
+def lay_pairs(pairs: pd.DataFrame, sizes: np.ndarray) -> list[tuple[int, int, float, Transform]]:
+    """Return first, second, correlation and the transform of each pair, the likeliest first.
 
-    The second array is that of the mirror images.
+    Args:
+        pairs: as from `find_near_pairs`.
+        sizes: (images, 2) width and height of each image.
     """
-    parts = [np.empty((0, COARSE**2), np.float32)]
+    laid = []
+    for pair in pairs.sort_values("correlation", ascending=False, kind="stable").itertuples():
+        # From thumbnails, which are square, to units of the longer side.
+        ours, theirs = (sizes[n] / sizes[n].max() for n in (pair.first, pair.second))
+        matrix = np.c_[np.diag(pair.zoom * theirs / ours),
+                       theirs * (pair.right, pair.down) / THUMBNAIL]
+        laid.append((pair.first, pair.second, pair.correlation,
+                     Transform(matrix, pair.mirrored, points=-1)))
+    return laid
+
+
+def describe(thumbnails: np.ndarray, order: np.ndarray, side: float = 1.0, left: float = 0.0,
+             top: float = 0.0) -> np.ndarray:
+    """Return (images, 256) float32 of mean 0 and length 1, zeros for flat pictures.
+
+    Args:
+        thumbnails, order: as for `find_near_pairs`.
+        side, left, top: of the part of each that is described, as shares of the whole.
+    """
+    size, parts = thumbnails.shape[1], [np.empty((0, COARSE**2), np.float32)]
+    across, down = (_measure_pooling(size, side, start) for start in (left, top))
     for start in range(0, len(order), ROWS_AT_ONCE):
         block = np.asarray(thumbnails[order[start : start + ROWS_AT_ONCE]], np.float32)
-        step = block.shape[1] // COARSE
-        small = block.reshape(len(block), COARSE, step, COARSE, step).mean(axis=(2, 4))
-        small = small.reshape(len(block), -1)
+        small = (down @ (block @ across.T)).reshape(len(block), -1)
         small -= small.mean(axis=1, keepdims=True)
         small[small.std(axis=1) < FLAT] = 0
         length = np.linalg.norm(small, axis=1, keepdims=True)
         parts.append(small / np.maximum(length, 1e-6))
-    plain = np.concatenate(parts)
-    return plain, plain.reshape(-1, COARSE, COARSE)[:, :, ::-1].reshape(plain.shape)
+    return np.concatenate(parts)
+
+
+def _measure_pooling(size: int, side: float, start: float) -> np.ndarray:
+    """Return (16, size) float32: the shares of `size` pixels in the means of 16 equal steps."""
+    ends = size * (start + side * np.arange(COARSE + 1) / COARSE)
+    covered = np.clip(ends[:, None] - np.arange(size), 0, 1)
+    return (np.diff(covered, axis=0) * COARSE / (side * size)).astype(np.float32)
 
 
 def _correlate_roughly(thumbnails: np.ndarray, order: np.ndarray, rows: np.ndarray,

@@ -4,7 +4,6 @@ Candidates are images whose keypoints use the same words. What proves a copy is 
 matching keypoints must agree on one affine transform, and the details on it everywhere.
 """
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,11 +13,10 @@ from scipy.cluster.hierarchy import DisjointSet
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from helpers.data.alignment import Transform, correlate_thumbnails, fit_and_compare
+from helpers.data.alignment import SHOWN, Transform, correlate_thumbnails, fit_and_compare
 from helpers.data.judging import create_reader, describe_pair, judge_pairs
 from helpers.data.keypoints import (
     LEAST,
-    SIDE,
     KeypointFile,
     Keypoints,
     fit_transform,
@@ -26,15 +24,15 @@ from helpers.data.keypoints import (
 )
 from helpers.data.neighbours import find_neighbours
 from helpers.data.vocabulary import AT_ONCE, LEARNT_FROM, Vocabulary
+from helpers.processes import count_cores
 
 NEIGHBOURS = range(8, 17)  # candidates an image, the more the fewer images there are
 ANY = -1.1  # likeness (cosine) that every two images have
 PAIRS = 25_000  # to be compared, while these numbers allow it
-MOST_PAIRS = 200_000  # the likeliest; of more than 20,000 images fewer for each
+MOST_PAIRS = 150_000  # the likeliest; of more than 20,000 images fewer for each
 DESCRIBERS = 8  # threads, at most: each holds 256 images' vectors
 ROUNDS = 4  # of looking for candidates
 ALIKE = 0.3  # correlation of two thumbnails laid over each other, below which no file is opened
-SHOWN = 0.5  # agreement below which a pair is not even shown
 
 
 def find_transformed_pairs(images: pd.DataFrame, thumbnails: np.ndarray, keypoints: KeypointFile,
@@ -73,10 +71,12 @@ def find_transformed_pairs(images: pd.DataFrame, thumbnails: np.ndarray, keypoin
     plain, mirrored = _describe_images(keypoints, order)
     parts, asked, chosen, rows = [], set(known), np.arange(len(order)), None
     for _ in range(ROUNDS):
-        pairs = [pair for pair in _propose_pairs(plain[chosen], mirrored[chosen], order[chosen],
-                                                 rows)
-                 if not asked & {pair[:2], pair[1::-1]}]
-        asked.update(pair[:2] for pair in pairs)
+        pairs = []
+        for first, second, flipped in _propose_pairs(plain[chosen], mirrored[chosen],
+                                                     order[chosen], rows):
+            if not asked & {(first, second), (second, first)}:
+                asked.add((first, second))
+                pairs.append((first, second, flipped))
         parts.append(judge_pairs(pairs, judge, groups, "comparing keypoints"))
         # The candidates of one copy of many are the copies most like it. So that all meet, each
         # large group sends its first member once more.
@@ -99,7 +99,7 @@ def propose_transform(one: Keypoints, other: Keypoints,
     """
     places, others = match_keypoints(one.mirror() if mirrored else one, other)
     matrix, agreeing = fit_transform(places, others)
-    transform = Transform(matrix / (1, 1, SIDE), mirrored, int(agreeing.sum()))
+    transform = Transform(matrix / (1, 1, max(other.size)), mirrored, int(agreeing.sum()))
     return transform, (places[agreeing], others[agreeing])
 
 
@@ -107,18 +107,19 @@ def _describe_images(keypoints: KeypointFile,
                      order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return vectors of the images in `order`, and of their mirror images."""
     vocabulary = Vocabulary([keypoints[number] for number in order[:LEARNT_FROM]], len(order))
+    plain, mirrored = (np.empty((len(order), vocabulary.width), np.float32) for _ in range(2))
 
-    def describe(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images = [keypoints[number] for number in numbers]
-        return (vocabulary.describe(images),
-                vocabulary.describe(image.mirror() for image in images))
+    def describe(start: int) -> None:
+        part = slice(start, start + AT_ONCE)
+        images = [keypoints[number] for number in order[part]]
+        plain[part] = vocabulary.describe(images)
+        mirrored[part] = vocabulary.describe([image.mirror() for image in images])
 
-    parts = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
-    with threadpool_limits(1), ThreadPoolExecutor(
-            min(DESCRIBERS, os.cpu_count())) as pool:
-        vectors = list(tqdm(pool.map(describe, parts), "describing images", len(parts),
-                            unit="block", mininterval=2))
-    plain, mirrored = map(np.concatenate, zip(*vectors, strict=True))
+    starts = range(0, len(order), AT_ONCE)
+    with threadpool_limits(1), ThreadPoolExecutor(min(DESCRIBERS, count_cores())) as pool:
+        for _ in tqdm(pool.map(describe, starts), "describing images", len(starts), unit="block",
+                      mininterval=2):
+            pass
     return plain, mirrored
 
 
@@ -130,7 +131,8 @@ def _propose_pairs(plain: np.ndarray, mirrored: np.ndarray, order: np.ndarray,
         rows: of the vectors for which candidates are wanted; null: all.
     """
     count = min(max(PAIRS // len(order), NEIGHBOURS[0]), NEIGHBOURS[-1])
-    firsts, seconds, likeness, flipped = find_neighbours(plain, mirrored, ANY, count, rows=rows)
+    firsts, seconds, likeness, ways = find_neighbours(plain, (plain, mirrored), ANY, count,
+                                                      rows=rows)
     best = np.lexsort((seconds, firsts, -likeness))[:MOST_PAIRS]
     return list(zip(order[firsts[best]].tolist(), order[seconds[best]].tolist(),
-                    flipped[best].tolist(), strict=True))
+                    (ways[best] == 1).tolist(), strict=True))

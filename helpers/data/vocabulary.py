@@ -4,9 +4,8 @@ VLAD (Jégou et al. 2010), each word of length 1 (Arandjelović and Zisserman 20
 principal component analysis. Words and components are learnt from the data themselves.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
+from scipy.sparse import csc_array
 
 from helpers.data.keypoints import Keypoints
 
@@ -47,30 +46,45 @@ class Vocabulary:
         self.words = clusters.fit(self._reduce(descriptors)).cluster_centers_
         self.whole = None  # few images are compared as they are
         if len(samples) > WIDTH and self.words.size > WIDTH:
-            raw = np.stack([self._add_up(sample) for sample in samples])
+            raw = self._add_up(samples)
             whole = PCA(WIDTH, svd_solver="randomized", random_state=0).fit(raw)
             scale = np.maximum(whole.explained_variance_, 1e-9) ** WHITENING
             self.whole, self.whole_mean = whole.components_.T / scale, whole.mean_
 
-    def describe(self, images: Iterable[Keypoints]) -> np.ndarray:
+    @property
+    def width(self) -> int:
+        """How many components an image has."""
+        return self.words.size if self.whole is None else self.whole.shape[1]
+
+    def describe(self, images: list[Keypoints]) -> np.ndarray:
         """Return (images, components) float32 of length 1; zeros for images without keypoints."""
-        vectors = raw = np.stack([self._add_up(image) for image in images])
+        vectors = raw = self._add_up(images)
         if self.whole is not None:
             vectors = (raw - self.whole_mean) @ self.whole
             vectors[~raw.any(axis=1)] = 0
-        length = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return (vectors / np.maximum(length, 1e-9)).astype(np.float32)
+        return _scale_rows(vectors.astype(np.float32, copy=False))
 
     def _reduce(self, descriptors: np.ndarray) -> np.ndarray:
         return (descriptors - self.detail_mean) @ self.detail
 
-    def _add_up(self, image: Keypoints) -> np.ndarray:
-        """Return how far the descriptors stand from their words, (words x detail,) float32."""
-        sums = np.zeros(self.words.shape, np.float32)
-        if len(image.descriptors):
-            reduced = self._reduce(image.descriptors)
-            near = (reduced @ self.words.T - (self.words**2).sum(axis=1) / 2).argmax(axis=1)
-            np.add.at(sums, near, reduced - self.words[near])
-            sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-6)
-            sums /= max(np.linalg.norm(sums), 1e-6)
-        return sums.ravel()
+    def _add_up(self, images: list[Keypoints]) -> np.ndarray:
+        """Return how far the descriptors stand from their words.
+
+        Returns:
+            (images, words x detail) float32, each word's part as long as the others.
+        """
+        reduced = self._reduce(np.concatenate([image.descriptors for image in images]))
+        near = (reduced @ self.words.T - (self.words**2).sum(axis=1) / 2).argmax(axis=1)
+        count, detail = self.words.shape
+        owners = np.repeat(np.arange(len(images)), [len(image.descriptors) for image in images])
+        # A sparse matrix of ones that adds up the descriptors of each image and word.
+        adding = csc_array((np.ones(len(near), np.float32), owners * count + near,
+                            np.arange(len(near) + 1)), (len(images) * count, len(near)))
+        sums = (adding @ (reduced - self.words[near])).astype(np.float32, copy=False)
+        return _scale_rows(_scale_rows(sums).reshape(len(images), count * detail))
+
+
+def _scale_rows(vectors: np.ndarray) -> np.ndarray:
+    """Give each row the length 1, in place: together they are large."""
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    return vectors

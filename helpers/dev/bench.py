@@ -6,7 +6,6 @@ Nothing here is a test: machines differ, so only ratios travel.
 """
 
 import argparse
-import os
 import resource
 import subprocess
 import sys
@@ -18,6 +17,8 @@ import joblib
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
+
+from helpers.processes import count_cores
 
 
 def bench_inspection(count: int, side: int = 500) -> None:
@@ -117,7 +118,7 @@ def bench_head(count: int, width: int = 1_280, classes: int = 27) -> None:
         scoring=make_scorer(f1_score, average="macro", zero_division=0))
     start = time.perf_counter()
     # A thread a candidate, one core each: sharing a core's small products costs more.
-    with joblib.parallel_config("threading", n_jobs=os.cpu_count()), threadpool_limits(1):
+    with joblib.parallel_config("threading", n_jobs=count_cores()), threadpool_limits(1):
         search.fit(features, codes)
     theirs = time.perf_counter() - start
     print(f"head, a fold of {count} x {width}, {classes} classes, {len(grid)} values of C: path "
@@ -134,7 +135,7 @@ def main() -> None:
     if options.inspect:
         bench_inspection(options.inspect)
         return
-    print(f"{os.cpu_count()} cores")
+    print(f"{count_cores()} cores")
     for count in (1_000, 10_000):
         subprocess.run([sys.executable, "-m", "helpers.dev.bench", "--inspect", str(count)],
                        stderr=subprocess.DEVNULL, check=True)

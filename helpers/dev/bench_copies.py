@@ -22,10 +22,10 @@ import pandas as pd
 from PIL import Image
 
 from helpers.data.alterations import ALTERATIONS
+from helpers.data.class_folders import list_images
 from helpers.data.copies import find_copies, group_copies
 from helpers.data.images import UnreadableImageError, decode_image
 from helpers.data.inspection import inspect_images
-from helpers.data.layouts import SUFFIXES
 from helpers.run import Run
 from helpers.settings import Recipe
 
@@ -38,7 +38,7 @@ WORDS = ("light", "paper", "river", "house", "stone", "garden", "winter", "lette
 
 def load_photos(folder: Path, most: int = 10**6) -> list[Image.Image]:
     """Return the photos below a folder, in random order, of at most 500 pixels a side."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    files, _ = list_images(folder)
     random.Random(0).shuffle(files)
     photos = []
     for file in files[:most]:

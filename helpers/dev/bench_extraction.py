@@ -12,7 +12,6 @@ each in a process of its own, and ratios are taken within a round: machines are 
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -24,13 +23,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.data.layouts import SUFFIXES
+from helpers.data.class_folders import list_images
 from helpers.features.engines import create_engine
 from helpers.features.forecast import forecast_extraction, measure_peak
 from helpers.features.streaming import ImageFiles, record_file, stream_features
 from helpers.files import load_json
 from helpers.network.backbones import create_backbone
 from helpers.network.preprocessing import create_preprocessing
+from helpers.processes import count_cores
 from helpers.settings import Recipe
 
 SIDE, FILES = 500, 512
@@ -45,7 +45,7 @@ def write_photos(source: Path | None, folder: Path) -> None:
     from PIL import Image, ImageOps
 
     rng = np.random.default_rng(0)
-    files = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES) if source else []
+    files = list_images(source)[0] if source else []
     random.Random(0).shuffle(files)
     for number in range(FILES):
         if files:
@@ -147,7 +147,7 @@ def bench(options) -> None:
                    for name in ("loop", "resized"))
 
     weights = "random weights" if options.weights == "random" else "pretrained weights"
-    print(f"{options.backbone} ({weights}), {SIDE} x {SIDE} JPEG to 224, {os.cpu_count()} "
+    print(f"{options.backbone} ({weights}), {SIDE} x {SIDE} JPEG to 224, {count_cores()} "
           f"cores, medians of {options.rounds} rounds\n")
     print("| | images/s | times the loop | of the engine alone | difference from the same "
           "pixels | from the loop | median cosine | peak MiB |\n" + "|---" * 8 + "|")

@@ -10,7 +10,6 @@ a round: machines are noisy. An epoch before each measured one warms up.
 """
 
 import argparse
-import os
 import tempfile
 import time
 from dataclasses import replace
@@ -25,6 +24,7 @@ from timm.utils import AverageMeter, dispatch_clip_grad
 from helpers.data.demo import PHOTOS
 from helpers.data.preparation import prepare_run
 from helpers.features.extraction import extract_run
+from helpers.processes import count_cores
 from helpers.run import Run
 from helpers.settings import Recipe
 from helpers.training.fold import begin_network, create_phase, train_fold
@@ -50,7 +50,7 @@ def open_plan(place: Path) -> Plan:
     prepare_run(run)
     extract_run(run)
     plan = replace(create_plan(run, unseen=False), quiet=True)
-    plan.images.keep(os.cpu_count() or 1, progress=False)
+    plan.images.keep(count_cores(), progress=False)
     return plan
 
 
@@ -152,7 +152,7 @@ def main() -> None:
         place = Path(folder)
         plan = open_plan(place)
         print(f"\ntraining: tf_efficientnet_lite0, the demo's photos at {SIDE} x {SIDE}, batches "
-              f"of {BATCH}, {torch.get_num_threads()} threads on {os.cpu_count()} cores, medians "
+              f"of {BATCH}, {torch.get_num_threads()} threads on {count_cores()} cores, medians "
               f"of {options.rounds} rounds", flush=True)
         if options.only in (None, "loop"):
             bench_loop(plan, options.rounds, place, ("timm", "ours", "bf16"))

@@ -1,6 +1,5 @@
 """Projection: features laid out on a plane by t-SNE, and how far the plane can be trusted."""
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,7 @@ from helpers.evaluation.calibration import calibrate_answers
 from helpers.evaluation.label_errors import find_label_errors
 from helpers.features.store import load_features
 from helpers.files import load_json
+from helpers.processes import count_cores
 from helpers.run import Run
 
 COMPONENTS = 50  # PCA first: less noise and far less time (van der Maaten and Hinton 2008)
@@ -63,7 +63,7 @@ def project_features(features: np.ndarray, perplexity: float, seed: int) -> Proj
     reduction = make_pipeline(StandardScaler(), PCA(components, random_state=seed))
     reduced = reduction.fit_transform(np.asarray(features, np.float32))
     embedding = TSNE(perplexity=min(perplexity, limit), random_state=seed,
-                     n_jobs=os.cpu_count()).fit(reduced)
+                     n_jobs=count_cores()).fit(reduced)
     return Projection(reduction, embedding, np.asarray(embedding, np.float32))
 
 

@@ -18,6 +18,7 @@ from helpers.features.openvino_engine import compile_network
 from helpers.files import SuiteError
 from helpers.network.pixels import read_batch
 from helpers.network.preprocessing import create_normalisation, create_preprocessing
+from helpers.processes import count_cores
 from helpers.settings import Recipe
 
 PIXELS_AT_ONCE = {"cpu": 4 * 224 * 224, "cuda": 128 * 224 * 224}  # what the caches, a GPU like
@@ -147,13 +148,6 @@ def count_workers(recipe: Recipe, device: str) -> int:
     # torchrun says how many processes share this machine.
     share = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     return min(share, MAX_WORKERS) if device == "cuda" else share
-
-
-def count_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def choose_batch(recipe: Recipe, data_config: dict, device: str) -> int:

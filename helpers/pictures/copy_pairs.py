@@ -9,7 +9,7 @@ from matplotlib.patches import ConnectionPatch
 from helpers.data.alignment import OTHER_COLOURS, lay_over, shrink
 from helpers.data.copies import REFUTED
 from helpers.data.images import decode_image
-from helpers.data.keypoints import SIDE, Keypoints, find_keypoints
+from helpers.data.keypoints import LEAST, Keypoints, find_keypoints
 from helpers.data.transforms import propose_transform
 from helpers.pictures.charts import create_figure, pick_colour, styled
 from helpers.pictures.galleries import show_pairs
@@ -31,8 +31,9 @@ def show_borderline(images: pd.DataFrame, pairs: pd.DataFrame, how: str):
     found = pairs[pairs.how == how].sort_values("correlation", ascending=False, kind="stable")
     half = COLUMNS // 2
     shown = pd.concat([found[found["copy"]].tail(half), found[~found["copy"]].head(half)])
-    refuted = np.select([shown["copy"], shown.colours >= OTHER_COLOURS, shown.details < REFUTED],
-                        ["", " other colours", " details differ"], "")
+    refuted = np.select([shown["copy"], shown.colours >= OTHER_COLOURS,
+                         shown.points.between(0, LEAST - 1), shown.details < REFUTED],
+                        ["", " other colours", " too few keypoints", " details differ"], "")
     titles = [f"{'=' if copy else '≠'} {correlation:.3f}{why}" for copy, correlation, why in zip(
         shown["copy"], shown.correlation, refuted, strict=True)]
     return _show(images, shown, titles)
@@ -47,7 +48,7 @@ def _show(images: pd.DataFrame, pairs: pd.DataFrame, titles: list[str]):
 @styled
 def show_keypoints(images: pd.DataFrame, pairs: pd.DataFrame):
     """One transformed copy: the keypoints that agree, and one image laid over the other."""
-    found = pairs[(pairs.how == "transformed") & pairs["copy"]]
+    found = pairs[(pairs.how == "transformed") & pairs["copy"] & (pairs.points > 0)]
     if found.empty:
         return show_pairs([], [])
     pair = found.iloc[found.points.argmax()]
@@ -66,8 +67,8 @@ def show_keypoints(images: pd.DataFrame, pairs: pd.DataFrame):
         place.set_title(title, fontsize=11, weight="normal")
         place.set_axis_off()
     for number in np.linspace(0, len(places[0]) - 1, min(LINES, len(places[0]))).astype(int):
-        ends = [side[number] * max(picture.shape) / SIDE
-                for side, picture in zip(places, (first, second), strict=True)]
+        ends = [side[number] * max(picture.shape) / max(found.size) for side, picture, found
+                in zip(places, (first, second), points, strict=True)]
         figure.add_artist(ConnectionPatch(*ends, "data", "data", axesA=axes[0], axesB=axes[1],
                                           color=pick_colour(number % 6), linewidth=0.8))
     return figure

@@ -3,7 +3,6 @@
 import base64
 import html
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from helpers.data.images import UnreadableImageError, shrink_image
 from helpers.data.table import name_path
 from helpers.files import write_whole
 from helpers.pictures.charts import pick_colour, shorten, styled
+from helpers.processes import count_cores
 from helpers.run import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -156,7 +156,7 @@ def encode_photos(paths, budget: int) -> tuple[list[str | None], int]:
         if np.mean(sizes or [0]) * len(paths) * 1.05 <= budget:
             break
     photos, taken = [], 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(count_cores()) as pool:
         step = 256
         bar = tqdm(range(0, len(paths), step), "photos of the map", mininterval=2)
         for start in bar:

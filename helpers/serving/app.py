@@ -29,9 +29,9 @@ from PIL import Image, ImageOps  # noqa: E402
 from streamlit.runtime.scriptrunner import get_script_run_ctx  # noqa: E402
 
 from helpers.data.images import shrink_image  # noqa: E402
-from helpers.features.engines import count_cores  # noqa: E402
 from helpers.files import SuiteError  # noqa: E402
 from helpers.pictures.galleries import light_up  # noqa: E402
+from helpers.processes import count_cores  # noqa: E402
 from helpers.serving.app_text import (  # noqa: E402
     LANGUAGES,
     escape,

@@ -12,7 +12,7 @@ import torch
 
 from helpers.files import SuiteError, write_whole
 from helpers.network.layers import Trunk, find_trunk, has_trained_norm, unfreeze_top
-from helpers.processes import gather, rank, wait_for_all, world
+from helpers.processes import count_cores, gather, rank, wait_for_all, world
 from helpers.training.activations import load_activations
 from helpers.training.budget import measure_step, pays_to_compile
 from helpers.training.loaders import ImageData, TrainingBatches, create_seed
@@ -121,7 +121,7 @@ def create_phase(plan: Plan, network, fold: int, phase: int, taught: np.ndarray 
         inner = judged  # in its place in the log; nothing is chosen
     trunk, activations = _keep_activations(plan, network)
     if not trunk:
-        plan.images.keep(os.cpu_count() or 1, progress=not plan.quiet)
+        plan.images.keep(count_cores(), progress=not plan.quiet)
     seed = create_seed(plan.seed, fold, phase)
     data = ImageData(plan.images, plan.codes, learnt, inner, judged,
                      np.arange(len(plan.rows), len(plan.codes)), settings.train_batch,
