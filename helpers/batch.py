@@ -11,8 +11,10 @@ This process waits for hours beside others that need the memory: whatever loads 
 in a process of its own.
 """
 
+import argparse
 import hashlib
 import json
+import math
 import multiprocessing
 import re
 import signal
@@ -26,12 +28,11 @@ from filelock import FileLock, Timeout
 
 from helpers.colab import copy_results
 from helpers.command import create_parser
+from helpers.execution import FOLDER, execute_apart
 from helpers.files import (
-    ROOT,
     SuiteError,
     hash_files,
     load_json,
-    make_folder,
     resolve_path,
     save_json,
     show_path,
@@ -40,8 +41,6 @@ from helpers.imports import find_reached
 from helpers.recipe import parse_settings
 from helpers.run import Run, open_run
 from helpers.steps import MAIN_LINE, NOTEBOOKS, STEPS, Step
-
-FOLDER = ROOT / "notebooks"
 
 
 def run_notebooks(recipe: str, overrides: dict | None = None, first: str | None = None,
@@ -156,9 +155,12 @@ def _check_inputs(run: Run, notebooks: Path, chosen: list[Step]) -> None:
     import jupytext
 
     from helpers.data.table import load_table
-    from helpers.network.weights import check_network
+    from helpers.network.backbones import create_backbone
+    from helpers.network.weights import check_network, find_weight_file
 
     check_network(run.recipe)
+    if find_weight_file(run.recipe):  # a broken one is better noticed now than in 03
+        create_backbone(run.recipe)
     if STEPS[0] in chosen:
         load_table(run.recipe)
     for step in chosen:
@@ -170,58 +172,14 @@ def _check_inputs(run: Run, notebooks: Path, chosen: list[Step]) -> None:
                              f"{show_path(book)}`, which takes over the newer one.")
 
 
-def execute_apart(run: Run, name: str, recipe: str, overrides: dict, limit_s: float) -> bool:
-    """Execute one notebook in a new process, ended with all its children at the limit."""
-    import psutil
-
-    target = make_folder(run.folder / "notebooks") / f"{name}.ipynb"
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_execute, args=(name, target, recipe, overrides))
-    process.start()
+def _read_minutes(text: str) -> float:
     try:
-        process.join(limit_s)
-        if process.exitcode is None:
-            print(f"{name}: stopped after {limit_s / 60:g} minutes, its time limit (see "
-                  f"--time-limit). What it did is in {show_path(target)}; the same command "
-                  "continues here.", file=sys.stderr)
-        elif process.exitcode < 0:
-            print(f"{name}: ended from outside by signal {-process.exitcode}; often memory ran "
-                  "out: lower `batch_size` or `workers`. The same command continues here.",
-                  file=sys.stderr)
-    finally:
-        if process.exitcode is None:  # the limit, or an interrupt
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
-            process.kill()
-            process.join()
-    return process.exitcode == 0
-
-
-def _execute(name: str, target: Path, recipe: str, overrides: dict) -> None:
-    """Execute one notebook with papermill; on failure say where, what and what now."""
-    import papermill
-
-    try:
-        papermill.execute_notebook(
-            FOLDER / f"{name}.ipynb", target, {"recipe": recipe, "overrides": overrides},
-            kernel_name="python3", cwd=str(ROOT), progress_bar={"desc": name},
-            autosave_cell_every=5,
-            # Its warnings (about TCP, each time) would hide what matters.
-            extra_arguments=["--IPKernelApp.log_level=ERROR"])
-    except papermill.PapermillExecutionError as error:
-        source = "\n".join(f"    {line}" for line in error.source.splitlines()[:12])
-        print(f"\n{name} failed in cell [{error.exec_count}]:\n{source}\n\n"
-              f"{error.ename}: {error.evalue}\n", file=sys.stderr)
-    except KeyboardInterrupt:
-        print(f"\n{name}: interrupted", file=sys.stderr)
-    except Exception as error:  # a kernel that died, a disk that filled up
-        print(f"\n{name} failed: {type(error).__name__}: {error}\nIf its kernel died, memory "
-              "may have run out: lower `batch_size` or `workers`.\n", file=sys.stderr)
-    else:
-        return
-    print(f"The notebook with its outputs up to there: {show_path(target)}\n"
-          "The same command continues here.", file=sys.stderr)
-    sys.exit(1)
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number of minutes above 0")
+    return minutes
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -231,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
                         help="run again from this notebook on, done or not")
     parser.add_argument("--until", dest="last", metavar="NN",
                         help="stop after this notebook (default: 06, or that of --from)")
-    parser.add_argument("--time-limit", type=float, default=720, metavar="MINUTES",
+    parser.add_argument("--time-limit", type=_read_minutes, default=720, metavar="MINUTES",
                         help="for each notebook (default: 720)")
     options = parser.parse_args(arguments)
     # `timeout`, Slurm and CI end a program so: take the notebook and its kernel along.

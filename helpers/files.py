@@ -115,14 +115,20 @@ def save_json(content: dict | list, path: str | Path) -> None:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def load_json(path: str | Path) -> dict:
-    """Read a JSON file that this suite wrote; SuiteError when it is damaged."""
+def load_json(path: str | Path, kind: type = dict):
+    """Read a JSON file that this suite wrote; SuiteError when it is damaged.
+
+    Args:
+        kind: what it must hold, a dictionary or a list.
+    """
     try:
-        return json.loads(Path(path).read_text("utf-8"))
-    except ValueError as error:
+        content = json.loads(Path(path).read_text("utf-8"))
+        if not isinstance(content, kind):
+            raise ValueError(f"it holds a {type(content).__name__}")
+    except (ValueError, RecursionError) as error:
         raise SuiteError(
-            f"{show_path(path)} is not valid JSON ({error}). Delete it and run again."
-        ) from error
+            f"{show_path(path)} is damaged ({error}). Delete it and run again.") from error
+    return content
 
 
 def save_csv(table, path: str | Path, index: bool = False) -> None:

@@ -4,6 +4,7 @@
 """
 
 import difflib
+import reprlib
 from pathlib import Path
 
 import yaml
@@ -35,9 +36,9 @@ def load_recipe(recipe: str, overrides: dict | None = None) -> Recipe:
     """
     path = _find_recipe(str(recipe))
     try:
-        settings = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{show_path(path)} is not valid YAML: {error}") from error
+        settings = read_yaml(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise SuiteError(f"{show_path(path)} is not valid YAML: {str(error)[:500]}") from error
     if not isinstance(settings, dict):
         raise SuiteError(f"{show_path(path)} holds no settings: write lines of `key: value`.")
     if not isinstance(overrides or {}, dict):
@@ -58,6 +59,34 @@ def load_recipe(recipe: str, overrides: dict | None = None) -> Recipe:
             f"images there, or set `data` in {show_path(path)}."
         )
     return checked
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A safe loader without two things that YAML allows: a key given twice, and aliases.
+
+    Of two keys the last would win in silence, and a few aliases unfold to gigabytes.
+    """
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"it uses the alias *{self.peek_event().anchor}: write the "
+                                 "value out instead")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        known = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else []:
+            line, name = key.start_mark.line + 1, (key.tag, str(key.value))
+            if name in known:
+                raise yaml.YAMLError(f"'{key.value}' stands there twice, in lines {known[name]} "
+                                     f"and {line}")
+            known[name] = line
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str):
+    """Return the plain values of a YAML text; yaml.YAMLError for what is no such text."""
+    return yaml.load(text, _StrictLoader)
 
 
 def change_recipe(recipe: Recipe, settings: dict) -> Recipe:
@@ -121,15 +150,16 @@ def _find_recipe(recipe: str) -> Path:
     path = DATA / recipe / "recipe.yaml"
     if Path(recipe).name != recipe or not path.is_file():
         raise SuiteError(
-            f"there is no recipe '{recipe}'{_nearest(recipe, list_recipes())}. A recipe is a "
+            f"there is no recipe '{recipe}'{suggest(recipe, list_recipes())}. A recipe is a "
             f"file data/<name>/recipe.yaml; here are: {', '.join(list_recipes())}."
         )
     return path
 
 
-def _nearest(word: str, words: list[str]) -> str:
+def suggest(word: str, words: list[str], cutoff: float = 0.5) -> str:
+    """Return ` (did you mean ...?)` with the word that is most alike, "" if none is."""
     folded = {name.casefold(): name for name in words}
-    match = difflib.get_close_matches(str(word).casefold(), folded, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(str(word).casefold(), folded, n=1, cutoff=cutoff)
     return f" (did you mean '{folded[match[0]]}'?)" if match else ""
 
 
@@ -138,26 +168,26 @@ def _explain(error: ValidationError, file: str, overrides: dict) -> str:
     sentences = []
     for problem in error.errors():
         place, value = [str(part) for part in problem["loc"]], problem["input"]
-        section = place[0] if place[0] in SECTIONS else None
+        section, shown = place[0] if place[0] in SECTIONS else None, reprlib.repr(value)
         key = place[1] if section and len(place) > 1 else place[0]
         given = overrides.get(section, {}) if section else overrides
         where = "the overrides" if isinstance(given, dict) and key in given else file
         key = next((n for n, inner in SHORT.items() if inner == key), key)  # as usually written
         if problem["type"] == "extra_forbidden":
             near = list(SECTIONS[section].model_fields) if section else [*SETTINGS, *SECTIONS]
-            hint = _nearest(key, near) or " (`python -m helpers.recipe` lists them all)"
+            hint = suggest(key, near) or " (`python -m helpers.recipe` lists them all)"
             of = f" in {section}" if section else ""
             sentences.append(f"{where}: there is no setting '{key}'{of}{hint}.")
         elif problem["type"] == "missing":
             sentences.append(f"{where}: the setting '{key}' is missing.")
         elif problem["type"] == "literal_error":
             valid = problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-            sentences.append(f"{where}: {key} cannot be {value!r}{_nearest(value, valid)}; "
+            sentences.append(f"{where}: {key} cannot be {shown}{suggest(value, valid)}; "
                              f"it is one of {', '.join(valid)}.")
         else:
             wrong = problem["msg"].replace("Input should", "it should").removeprefix(
                 "Value error, ")
-            sentences.append(f"{where}: {key} cannot be {value!r}: {wrong}.")
+            sentences.append(f"{where}: {key} cannot be {shown}: {wrong}.")
     return " ".join(dict.fromkeys(sentences))
 
 
@@ -169,9 +199,9 @@ def parse_settings(pairs: list[str]) -> dict:
         if not equals:
             raise SuiteError(f"--set takes key=value, not '{pair}'.")
         try:
-            settings[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise SuiteError(f"--set {key}: '{value}' is not a YAML value.") from None
+            settings[key.strip()] = read_yaml(value)
+        except (yaml.YAMLError, RecursionError):
+            raise SuiteError(f"--set {key}: '{value:.200}' is not a YAML value.") from None
     return settings
 
 

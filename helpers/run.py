@@ -33,6 +33,7 @@ from helpers.processes import rank, wait_for_all
 from helpers.recipe import format_settings, load_recipe
 from helpers.settings import WEIGHT_FILES, Recipe
 from helpers.steps import MAIN_LINE, MAKERS, STEPS, Step
+from helpers.unforeseen import explain_unforeseen
 from helpers.versions import describe_changes
 
 # SUITE_OUTPUTS sends all runs to another disk.
@@ -247,6 +248,7 @@ def open_run(recipe: str, overrides: dict | None = None) -> Run:
           f"{show_path(checked.data.place)}, {network.backbone} "
           f"({network.weights} weights), {checked.splits.folds} folds")
     print(f"results go to {show_path(run.folder)}")
+    explain_unforeseen(f"recipe {checked.name}{changed}")
     return run
 
 

@@ -45,19 +45,28 @@ class DataSettings(Section):
                           f"{', '.join(DATA_SETS)}. `data: FOLDER` says the same.")
     generate: Literal["demo"] | None = setting(
         "`demo` writes the embedded demo into `path` when it is not there yet.", None)
+    class_level: int | None = setting(
+        "How deep the class folders lie: 1 is `path/<class>`, 2 `path/<split or domain>/<class>` "
+        "(domains, as photo and sketch, become the column `domain`); null: as their names say.",
+        None, ge=1, le=9)
+    exclude: list[str] = setting("Classes that are left out.", [])
     class_names: dict[str, str] = setting(
         "A readable name for each label code; codes without one keep the code.", {})
     labels: Literal["fine", "coarse"] = setting("Which labels of CIFAR-100.", "fine")
     csv: str | None = setting(
-        "The table's file name in `path`, for `csv` and `alternating`.", None)
+        "The table's file name in `path`, for `csv` and `alternating`; null: the only one.", None)
+    images: str | None = setting(
+        "Where in the table's folder the paths in it start; null: there, or in the folder beside "
+        "it that holds them.", None)
     path_column: str = setting("Its column of image paths.", "image")
     label_column: str = setting("Its column of labels.", "label")
     split_column: str | None = setting(
         "Its column of train, val or test; null: all are training images.", None)
     keep: str = setting("Which of two alternating kinds: `even`, `odd`, or `column=value`.",
                          "even", pattern=r"^(even|odd|[^=]+=.*)$")
-    missing_images: Literal["refuse", "quarantine"] = setting(
-        "What to do with images that a CSV names and the disk lacks.", "refuse")
+    missing_images: Literal["refuse", "quarantine", "drop"] = setting(
+        "What to do with images that a CSV names and the disk lacks: stop, set them aside (01 "
+        "lists them), or leave out their rows, and classes that are empty then.", "refuse")
     quarantine: list[Literal[CHECKS]] = setting(
         "The checks whose images are set aside; all others are only reported.",
         ["unreadable", "blank", "conflicting labels"])
@@ -91,6 +100,13 @@ class DataSettings(Section):
     def comes_by_itself(self) -> bool:
         """Whether the suite puts the data there when it is not there yet."""
         return self.generate is not None or self.source == "torchvision"
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _require_path(cls, path):
+        if path is None or str(path).strip() == "":
+            raise ValueError("name the folder that holds the data, or an archive of it")
+        return path
 
     @field_validator("path")
     @classmethod
@@ -182,12 +198,10 @@ class FeatureSettings(Section):
 class Recipe(Section):
     """Every setting of a run: its name, the name of its run, and the sections."""
 
-    name: str = Field(description="The recipe's own name: its folder under data/.",
-                      pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(description="The recipe's own name: its folder under data/.")
     run: str | None = setting(
         "Name of the folder under outputs/; null: the recipe's name, for `own` that of its data.",
-        None, result=False,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+        None, result=False)
     data: DataSettings
     splits: SplitSettings = SplitSettings()
     network: NetworkSettings = NetworkSettings()
@@ -197,6 +211,14 @@ class Recipe(Section):
     projection: ProjectionSettings = ProjectionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     serving: ServingSettings = ServingSettings()
+
+    @field_validator("name", "run")
+    @classmethod
+    def _require_plain_name(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError("it becomes the name of a folder: up to 100 letters (a to z), "
+                             "digits, dots, dashes and underscores, a letter or digit first")
+        return name
 
     @model_validator(mode="before")
     @classmethod

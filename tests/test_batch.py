@@ -16,7 +16,7 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from helpers import batch
+from helpers import batch, execution
 from helpers.data.preparation import prepare_run
 from helpers.data.splits import sample_rows
 from helpers.evaluation import backbone_costs
@@ -300,18 +300,35 @@ def find_kernels(process: psutil.Process) -> list[psutil.Process]:
     return found
 
 
-def test_a_batch_that_is_terminated_takes_its_kernel_along(recipe):
+@pytest.mark.parametrize(("end", "status"), [("terminate", 130), ("kill", -9)])
+def test_a_batch_that_is_ended_takes_its_kernel_along(recipe, end, status):
     command = [sys.executable, "-m", "helpers.batch", "--recipe", recipe, "--set", "run=term"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         while process.poll() is None and not find_kernels(psutil.Process(process.pid)):
             time.sleep(0.05)
         children = psutil.Process(process.pid).children(recursive=True)
-        process.terminate()
-        assert process.wait(60) == 130
+        getattr(process, end)()
+        assert process.wait(60) == status
         assert not psutil.wait_procs(children, timeout=30)[1]
+        assert end == "kill" or "leaked" not in process.stderr.read()
     finally:
         process.kill()
+
+
+def test_a_kernel_that_dies_while_it_starts_is_started_once_more(recipe, monkeypatch, tmp_path):
+    import papermill
+
+    calls = []
+
+    def execute(*_, **__):
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    execution._execute("01_eda", tmp_path / "01.ipynb", recipe, {})
+    assert len(calls) == 2
 
 
 def test_a_notebook_over_its_limit_is_stopped_with_its_kernel(recipe, capfd):

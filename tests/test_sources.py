@@ -108,7 +108,7 @@ def test_a_separator_at_the_end_of_each_line_does_no_harm(photos, load):
 
 def test_spaces_around_labels_are_taken_away_and_said(photos, load, capsys):
     load(write_table(photos, GOOD.replace(",x", ", x ")), source="csv", csv="table.csv")
-    assert "took spaces from around 2 labels" in capsys.readouterr().out
+    assert "cleaned 2 labels" in capsys.readouterr().out
 
 
 def test_a_csv_may_name_its_splits(photos, load):
@@ -120,8 +120,6 @@ def test_a_csv_may_name_its_splits(photos, load):
         load(write_table(photos, text.replace("VAL", "holiday")), **settings)
     with pytest.raises(SuiteError, match="no column 'camera' to group by"):
         load(write_table(photos, text), **settings, group_column="camera")
-    with pytest.raises(SuiteError, match="needs `csv`"):
-        load(photos, source="csv")
 
 
 # --- folders
@@ -156,7 +154,6 @@ def test_each_name_of_a_split_is_known(tmp_path, load, name, split):
     (["train/a", "test/b", "notes/c"], {"a": "train", "b": "test"}),  # others are ignored
     (["val/a", "test/b"], {"a": "train", "b": "test"}),
     (["train/a", "car/b"], {"train": "train", "car": "train"}),  # a class called train
-    (["test/a", "testing/b"], {"test": "train", "testing": "train"}),  # nothing to train on
 ])
 def test_names_of_splits_count_where_they_split(tmp_path, load, capsys, places, splits):
     table = load(make_folders(tmp_path / "data", *places), source="folders")
@@ -174,7 +171,7 @@ def test_folders_without_images_are_refused(tmp_path, load, files):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).touch()
     with pytest.raises(SuiteError, match=r"data holds no images in class folders: put them as "
-                                         r"data/<class>/<image>, with one of \.bmp"):
+                                         r"data/<class>/<image>, as \.jpg"):
         load(data, source="folders")
 
 

@@ -52,7 +52,12 @@ def unpack_archive(archive: Path) -> Path:
         if missing:
             _unpack(archive, target)
     inside = list(target.iterdir())
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else target
+    place = inside[0] if len(inside) == 1 and inside[0].is_dir() else target
+    packed = [path for path in place.iterdir() if path.name.lower().endswith(SUFFIXES)]
+    if packed and not any(path.is_dir() for path in place.iterdir()):
+        raise SuiteError(f"{show_path(archive)} holds another archive, {packed[0].name}, which "
+                         f"is not unpacked by itself: set `data` to {show_path(packed[0])}.")
+    return place
 
 
 def name_place(source: Path, files: list[Path]) -> Path:
@@ -100,7 +105,9 @@ def _unpack(archive: Path, target: Path) -> None:
         make_folder(unfinished).rename(target)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError,
             RuntimeError) as error:
-        raise SuiteError(f"{show_path(archive)} is damaged or no archive ({error}), or packed in "
+        shutil.rmtree(unfinished, ignore_errors=True)  # nothing that could be continued
+        why = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
+        raise SuiteError(f"{show_path(archive)} is damaged or no archive ({why}), or packed in "
                          "a way that cannot be read here. Get it again, as it was perhaps not "
                          "copied to its end, or pack it anew as .zip or .tar.gz.") from error
     except OSError as error:

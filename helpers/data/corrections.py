@@ -4,7 +4,7 @@ from difflib import get_close_matches
 
 import pandas as pd
 
-from helpers.data.layouts import parse_csv
+from helpers.data.csv_tables import parse_csv
 from helpers.files import SuiteError, resolve_path, show_path
 from helpers.run import OUTPUTS
 from helpers.settings import DataSettings

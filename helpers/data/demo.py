@@ -57,8 +57,9 @@ def write_demo(folder: str | Path) -> Path:
     if (folder / "planted_faults.csv").is_file():
         return folder
     if folder.exists() and any(folder.iterdir()):
-        raise SuiteError(f"{show_path(folder)} is not empty and is not the demo: move its "
-                         "contents away, or set `data` to another folder.")
+        raise SuiteError(f"{show_path(folder)} is not empty and is not the demo, which "
+                         "`generate: demo` would write there. For your own photos use the recipe "
+                         "`own`, or set `generate: null`; or set `data` to another folder.")
     files = _plan_files()
     with write_folder(folder) as place:
         for file in files.itertuples():

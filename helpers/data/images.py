@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -19,10 +20,20 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 PAPER = (255, 255, 255)  # colour behind transparent pixels
 MAX_PIXELS = 100_000_000  # a larger image is refused: it may be a decompression bomb
+MAX_ASPECT = 100  # longer side to shorter one: a line of pixels would be resampled to gigabytes
+DEPTHS = tuple(2**bits - 1 for bits in (1, 8, 10, 12, 14, 16))  # largest values of sensors
 # Others are no images here: PostScript would start Ghostscript, an icon is decoded before its
 # size is known.
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "TGA", "PCX",
            "JPEG2000", "AVIF", "HEIF")
+with contextlib.suppress(ImportError):  # photos of iPhones, where this plugin is installed
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+HEIF_SUFFIXES = {".heic", ".heif"}
+# Of all that this Pillow can read.
+IMAGE_SUFFIXES = {ending for ending, kind in Image.registered_extensions().items()
+                  if kind in FORMATS and kind in Image.OPEN}
 Check = Callable[[tuple[int, int]], None] | None  # raises UnreadableImageError
 
 
@@ -30,21 +41,23 @@ class UnreadableImageError(Exception):
     """A file that cannot be decoded; the message is the reason alone."""
 
 
-def decode_image(path: str | Path, content: bytes | None = None,
-                 check: Check = None) -> Image.Image:
+def decode_image(path: str | Path, content: bytes | None = None, check: Check = None,
+                 side: int | None = None) -> Image.Image:
     """Decode one file to RGB, uint8, the same everywhere.
 
-    EXIF rotation is applied, transparency laid on white, 16-bit and float values are scaled
-    (Pillow alone would clip them), palettes and CMYK converted. An animation gives its first
-    frame.
+    EXIF rotation is applied, transparency laid on white, deep values are scaled (see
+    `scale_values`; Pillow alone would clip them), palettes and CMYK converted. An animation
+    gives its first frame.
 
     Args:
         content: what the file holds, if it has been read already.
         check: is given width and height before anything is decoded, to refuse them.
+        side: pixels of the longer side that will do: JPEG files are decoded no larger than
+            needed for it, several times as fast.
 
     Raises:
-        UnreadableImageError: missing, empty, truncated, no image, none of FORMATS, or over
-            MAX_PIXELS.
+        UnreadableImageError: missing, empty, truncated, no image, none of FORMATS, over
+            MAX_PIXELS or MAX_ASPECT.
     """
     path = resolve_path(path)
     try:
@@ -54,8 +67,10 @@ def decode_image(path: str | Path, content: bytes | None = None,
         image = open_image(content)
         if check:
             check(image.size)
-        if image.width * image.height > MAX_PIXELS:
-            raise UnreadableImageError(f"too large: {image.width} x {image.height} pixels")
+        refuse_size(image.size)
+        if side:
+            scale = side / max(image.size)
+            image.draft(None, tuple(math.ceil(scale * length) for length in image.size))
         return convert_image(image)
     except UnreadableImageError:
         raise
@@ -69,6 +84,14 @@ def decode_image(path: str | Path, content: bytes | None = None,
         reason = str(error) or type(error).__name__
         reason = "truncated file" if "truncated" in reason.lower() else reason
         raise UnreadableImageError(reason.replace(str(path), show_path(path))) from error
+
+
+def refuse_size(size: tuple[int, int]) -> None:
+    """Raise UnreadableImageError if an image of this width and height is not worth decoding."""
+    if size[0] * size[1] > MAX_PIXELS:
+        raise UnreadableImageError(f"too large: {size[0]} x {size[1]} pixels")
+    if max(size) > MAX_ASPECT * max(1, min(size)):
+        raise UnreadableImageError(f"too narrow: {size[0]} x {size[1]} pixels")
 
 
 def open_image(content: bytes) -> Image.Image:
@@ -135,12 +158,21 @@ def convert_image(image: Image.Image) -> Image.Image:
     """Return an opened image as RGB, uint8, upright: see `decode_image`."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        # 16 bits are scaled by their type, wider numbers by what they hold.
-        deep = image.mode.startswith("I;16") or values.max() > 255
-        most = 65535 if deep else 255 if values.max() > 1 else 1
-        image = Image.fromarray((values * 255 / most).round().clip(0, 255).astype(np.uint8))
+        image = Image.fromarray(scale_values(np.asarray(image)))
     elif image.mode == "P" or image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*PAPER, 255)), image)
     return image.convert("RGB")
+
+
+def scale_values(values: np.ndarray) -> np.ndarray:
+    """Return the deep values of one image as uint8, scaled by what they use.
+
+    Sensors and X-rays write 10 or 12 bits into files of 16: values up to 1,023 count as 10 bits,
+    up to 4,095 as 12, and so on, and values up to 1 as shares. Larger and negative ones are
+    scaled from the smallest to the largest.
+    """
+    values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
+    low, high = min(0.0, float(values.min())), float(values.max())
+    top = next((top for top in DEPTHS if low == 0 and high <= top), high)
+    return ((values - low) * 255 / max(top - low, 1e-12)).round().clip(0, 255).astype(np.uint8)

@@ -5,8 +5,7 @@ A reader takes the data's folder and the recipe's data settings, and returns `im
 the end, and in `source` of `helpers.settings`.
 """
 
-import csv
-import posixpath
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,13 +13,18 @@ import pandas as pd
 
 from helpers.columns import RESERVED
 from helpers.data.cifar import read_cifar
+from helpers.data.class_folders import (
+    SPLITS,
+    count_others,
+    describe_others,
+    find_class_folders,
+    is_image,
+    list_images,
+)
+from helpers.data.csv_tables import find_table, locate_images, parse_csv
 from helpers.data.torchvision_sets import read_torchvision
-from helpers.files import SuiteError, natural_key, show_path
+from helpers.files import SuiteError, natural_key, resolve_path, show_path
 from helpers.settings import DataSettings
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-SPLITS = {"train": "train", "training": "train", "val": "train", "valid": "train",
-          "validation": "train", "test": "test", "testing": "test"}
 
 
 def read_rakuten(folder: Path, settings: DataSettings) -> pd.DataFrame:
@@ -45,80 +49,64 @@ def read_rakuten(folder: Path, settings: DataSettings) -> pd.DataFrame:
 
 
 def read_folders(folder: Path, settings: DataSettings) -> pd.DataFrame:
-    """Read a folder per class, with or without train, val and test folders above them.
+    """Read a folder per class, with or without splits or domains above them: `class_folders`.
 
     Sub-folders belong to their class. Images of `val` join the training images, because the
     folds take its place; those of `test` stay a test set, labelled.
     """
-    above = {p.name.lower(): p for p in _list_folders(folder)}
-    own = {name: path for name, path in above.items() if name in SPLITS}
-    if any(SPLITS[name] == "train" for name in own) and (len(own) > 1 or own == above):
-        parts = [(path, SPLITS[name]) for name, path in own.items()]
-        others = ", ".join(above.keys() - own.keys())
-        print(f"{show_path(folder)} has its own splits: {', '.join(own)}"
-              f"{f'; ignored {others}' if others else ''}")
-    else:
-        parts = [(folder, "train")]
-    rows = [row for place, split in parts for row in _list_classes(folder, place, split)]
+    rows, others, beside = [], Counter(), 0
+    places = find_class_folders(folder, settings.class_level)
+    for above in {folder, *(place.path.parent for place in places)}:
+        files = [path for path in above.iterdir() if path.is_file()]
+        others += count_others(files)
+        beside += sum(map(is_image, files))
+    for place in places:
+        images, left = list_images(place.path)
+        others += left
+        if not images:
+            print(f"{show_path(place.path)} holds no images: no class of this name")
+        rows += [(path.relative_to(folder).as_posix(), place.label, place.split or "train",
+                  place.domain) for path in images]
+    if others or beside:
+        said = [f"{beside} images beside the class folders"] * bool(beside)
+        print(f"left out in {show_path(folder)}: "
+              f"{', '.join([*said, *[describe_others(others)] * bool(others)])}")
     if not rows:
         raise SuiteError(f"{show_path(folder)} holds no images in class folders: put them as "
-                         f"{folder.name}/<class>/<image>, with one of "
-                         f"{', '.join(sorted(SUFFIXES))}.")
-    table = pd.DataFrame(rows, columns=["image_id", "label", "split"])
+                         f"{folder.name}/<class>/<image>, as .jpg, .png, .webp or .tif.")
+    table = pd.DataFrame(rows, columns=["image_id", "label", "split", "domain"])
     table.insert(1, "path", _join(folder, table.image_id))
-    return table
-
-
-def _list_folders(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.iterdir())
-            if p.is_dir() and not p.name.startswith(".") and p.name != "__MACOSX"]
-
-
-def is_image(path: Path) -> bool:
-    """Return whether a file's name is that of an image, and not a hidden one."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-
-
-def _list_classes(folder: Path, place: Path, split: str) -> list[tuple[str, str, str]]:
-    rows, ignored = [], sum(is_image(p) for p in place.iterdir() if p.is_file())
-    for name in _list_folders(place):
-        files = sorted(p for p in name.rglob("*") if p.is_file())
-        images = [p for p in files if is_image(p)]
-        ignored += len(files) - len(images)
-        if not images:
-            print(f"{show_path(name)} holds no images: no class of this name")
-        rows += [(p.relative_to(folder).as_posix(), name.name, split) for p in images]
-    if ignored:
-        print(f"ignored {ignored} files in {show_path(place)}: no images by name, or beside the "
-              "class folders")
-    return rows
+    return table if table.domain.any() else table.drop(columns="domain")
 
 
 def read_csv(folder: Path, settings: DataSettings) -> pd.DataFrame:
-    """Read any CSV of paths and labels, in UTF-8 or Windows encoding, commas or semicolons.
+    """Read any CSV of paths and labels: `csv_tables`.
 
-    Paths start at the CSV's folder. A column named by `split_column` may hold train, val or
-    test; all other columns are kept.
+    Paths start at the CSV's folder, or at `images` in it. A column named by `split_column` may
+    hold train, val or test; all other columns are kept.
     """
-    if settings.csv is None:
-        raise SuiteError(f"`source: {settings.source}` needs `csv`, the name of the table in "
-                         f"{show_path(folder)}: set it in the recipe.")
-    path, part = folder / settings.csv, settings.split_column
+    path, part = find_table(folder, settings.csv, settings.source), settings.split_column
     columns = [settings.path_column, settings.label_column, *([part] if part else [])]
-    found = parse_csv(path, columns, index=False, filled=columns[:1])
-    names = found[settings.path_column].str.strip().str.replace("\\", "/").map(posixpath.normpath)
-    table = pd.DataFrame({"image_id": names, "path": _join(path.parent, names),
-                          "label": found[settings.label_column], "split": "train"})
+    found = parse_csv(path, columns, index=False, filled=[columns[0], *columns[2:]])
+    if found.empty:
+        raise SuiteError(f"{show_path(path)} has a header and no rows below it.")
+    names, paths = locate_images(path.parent / (settings.images or ""), found[columns[0]])
+    table = pd.DataFrame({"image_id": names, "path": paths, "label": found[columns[1]],
+                          "split": "train"})
     if part:
-        table["split"] = found[part].str.strip().str.lower().map(SPLITS)
+        said = found[part].str.strip().str.lower()
+        table["split"] = said.map(SPLITS)
         wrong = found[part][table.split.isna()]
         if len(wrong):
             raise SuiteError(f"{show_path(path)}: '{wrong.iloc[0]}' in column '{part}' is none "
                              f"of {', '.join(SPLITS)}.")
+        joined = sorted(set(said[table.split == "train"]) - {"train", "training"})
+        if joined:
+            print(f"{', '.join(joined)} joins the training images, since folds take its place")
     rest = found.drop(columns=columns)
     renamed = {name: f"csv_{name}" for name in rest if name in RESERVED}
     if renamed:
-        print(f"{settings.csv}: columns kept as {', '.join(renamed.values())}, because the suite "
+        print(f"{path.name}: columns kept as {', '.join(renamed.values())}, because the suite "
               "uses their names itself")
     return table.join(rest.rename(columns=renamed))
 
@@ -126,68 +114,28 @@ def read_csv(folder: Path, settings: DataSettings) -> pd.DataFrame:
 def read_alternating(folder: Path, settings: DataSettings) -> pd.DataFrame:
     """Read a folder in which photos of two kinds alternate, and keep one kind.
 
-    `keep` is `even` or `odd` (the position among the image files of `images`, sorted by
-    name with 9 before 10, starting at 0) or `column=value` of the CSV.
+    `keep` is `even` or `odd` (the position among the image files of the folder that holds them,
+    sorted by name with 9 before 10, starting at 0) or `column=value` of the CSV.
     """
     table = read_csv(folder, settings)
-    images = next(p for p in (folder / "images", folder) if p.is_dir())
-    names = table.image_id.str.rsplit("/", n=1).str[-1]
-    if images != folder and not table.image_id.str.contains("/").any():
-        table["path"] = _join(images, names)
     if "=" in settings.keep:
         column, _, value = settings.keep.partition("=")
         if column not in table:
-            raise SuiteError(f"the recipe's `keep` names the column '{column}'; {settings.csv} "
-                             f"has: {', '.join(table.columns)}.")
+            raise SuiteError(f"the recipe's `keep` names the column '{column}'; the table has: "
+                             f"{', '.join(table.columns)}.")
         kept = table[column].str.strip() == value
     else:
-        files = sorted((p.name for p in images.iterdir() if is_image(p)), key=natural_key)
-        gone = names[~names.isin(files)]
+        files = table.path.map(resolve_path)
+        images = files.iloc[0].parent
+        ranks = {name: place for place, name in enumerate(sorted(
+            (path.name for path in images.iterdir() if is_image(path)), key=natural_key))}
+        gone = files[~files.map(lambda file: file.parent == images and file.name in ranks)]
         if len(gone):
-            raise SuiteError(f"{show_path(folder / settings.csv)} names {len(gone)} images that "
-                             f"are not in {show_path(images)}, e.g. {gone.iloc[0]}.")
-        kept = names.isin(files[1 if settings.keep == "odd" else 0 :: 2])
+            raise SuiteError(f"the table in {show_path(folder)} names {len(gone)} images that "
+                             f"are not in {show_path(images)}, e.g. {gone.iloc[0].name}.")
+        kept = files.map(lambda file: ranks[file.name] % 2) == (settings.keep == "odd")
     print(f"kept {kept.sum()} of {len(table)} images ({settings.keep}), set the others aside")
     return table[kept].reset_index(drop=True)
-
-
-def parse_csv(path: Path, columns: list[str], index: bool = True,
-              filled: list[str] | None = None) -> pd.DataFrame:
-    """Read a CSV as text and check its columns; those in `filled` (all) must not be empty."""
-    if not path.is_file():
-        raise SuiteError(f"{show_path(path)} is missing: the recipe's layout needs it.")
-    encoding, separator, header = _detect_format(path)
-    twice = {name for name in header if name and header.count(name) > 1}
-    if twice:
-        raise SuiteError(f"{show_path(path)} has two columns named '{sorted(twice)[0]}'. Rename "
-                         "one of them.")
-    try:
-        table = pd.read_csv(path, index_col=0 if index else False, dtype=str, sep=separator,
-                            encoding=encoding, keep_default_na=False, na_values=[""])
-    except ValueError as error:
-        raise SuiteError(f"{show_path(path)} cannot be read as CSV: {error}") from error
-    for column in columns:
-        if column not in table:
-            raise SuiteError(f"{show_path(path)} has no column '{column}'; it has: "
-                             f"{', '.join(map(str, table.columns))}.")
-        empty = table.index[table[column].isna()]
-        if len(empty) and column in (columns if filled is None else filled):
-            raise SuiteError(f"{show_path(path)}: column '{column}' is empty in {len(empty)} "
-                             f"rows, first in row {empty[0]}.")
-    return table
-
-
-def _detect_format(path: Path) -> tuple[str, str, list[str]]:
-    """Return encoding, separator and header of a CSV: spreadsheets write more than one kind."""
-    encoding = "utf-8-sig"
-    try:
-        text = path.read_text(encoding)
-    except UnicodeDecodeError:
-        encoding = "cp1252"
-        text = path.read_text(encoding, "replace")
-    line = text.partition("\n")[0]
-    separator = max(",;\t|", key=line.count)
-    return encoding, separator, next(csv.reader([line], delimiter=separator), [])
 
 
 def _find_folder(folder: Path, name: str) -> Path:

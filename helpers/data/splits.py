@@ -77,11 +77,14 @@ def settle_small_classes(table: pd.DataFrame, holdout: float, folds: int,
         table = table.assign(label=table.label.mask(concerned, OTHER))
     small = _find_small(table, least)
     if len(small):
+        only = f" ({', '.join(small.index[small == 0][:3])}: in the test set alone)" * bool(
+            (small == 0).any())
+        choices = "`drop`" if choice == "merge" else "`merge` or `drop`"
         raise SuiteError(f"{len(small)} of {table.label.nunique()} classes have fewer than "
                          f"{least} training images that are no copies, too few for {folds} folds"
-                         f"{' and a hold-out' if holdout > 0 else ''}: {_list_classes(small)}. "
-                         "Lower `folds`, set `holdout` to 0, add images, or set `small_classes` "
-                         "to `merge` or `drop`.")
+                         f"{' and a hold-out' if holdout > 0 else ''}: {_list_classes(small)}"
+                         f"{only}. Lower `folds`, set `holdout` to 0, add images, or set "
+                         f"`small_classes` to {choices}; `exclude` leaves classes out by name.")
     classes = table.label[table.split == "train"].nunique()
     if classes < 2:
         raise SuiteError(f"{classes} classes are left for training, too few to tell anything "

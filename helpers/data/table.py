@@ -13,6 +13,7 @@ import pandas as pd
 from helpers.data.archives import SUFFIXES as ARCHIVES
 from helpers.data.archives import claim_place, unpack_archive
 from helpers.data.corrections import correct_labels
+from helpers.data.labels import clean_labels, exclude_classes, rename_codes
 from helpers.data.layouts import LAYOUTS
 from helpers.data.torchvision_sets import fetch_data_set
 from helpers.files import ROOT, SuiteError, resolve_path, show_path
@@ -35,11 +36,10 @@ def load_table(recipe: Recipe) -> pd.DataFrame:
     except UnicodeEncodeError as error:  # Arrow, where pandas finds it, takes text alone
         raise _refuse_names([error.object]) from None
     codes = clean_labels(table.label, folder)
-    twice = set(settings.class_names.values()) & (set(codes.dropna()) - set(settings.class_names))
-    if twice:
-        raise SuiteError(f"recipe '{recipe.name}': `class_names` calls a code "
-                         f"'{sorted(twice)[0]}', but the data has a class of that name already.")
-    table["label"] = codes.map(lambda code: settings.class_names.get(code, code), "ignore")
+    table["label"] = rename_codes(codes, settings.class_names, folder)
+    table = exclude_classes(table, settings.exclude, folder)
+    if settings.missing_images != "quarantine":
+        table = _take_present(table, settings.missing_images == "drop")
     _refuse_ambiguous(table, folder)
     table = correct_labels(table, settings)
     tested = (table.split == "test").sum()
@@ -52,14 +52,23 @@ def load_table(recipe: Recipe) -> pd.DataFrame:
     if unknown:
         raise SuiteError(f"{show_path(folder)} has no column '{unknown[0]}' of text; it has: "
                          f"{', '.join(table.columns)}. Correct `text_columns`.")
-    if settings.missing_images == "refuse":
-        missing = [path for path in table.path if not resolve_path(path).is_file()]
-        if missing:
-            raise SuiteError(f"{len(missing)} of {len(table)} images are not there, e.g. "
-                             f"{', '.join(missing[:3])}. Put them in place (names must match in "
-                             "upper and lower case), or set `missing_images: quarantine` to go "
-                             "on without them.")
     return table
+
+
+def _take_present(table: pd.DataFrame, drop: bool) -> pd.DataFrame:
+    """Return the rows whose image is on the disk; SuiteError if some are not, unless dropped."""
+    there = table.path.map(lambda path: resolve_path(path).is_file())
+    missing = table.path[~there]
+    if len(missing) and not drop:
+        raise SuiteError(f"{len(missing)} of {len(table)} images are not there, e.g. "
+                         f"{', '.join(missing[:3])}. Put them in place (names must match in "
+                         "upper and lower case), or set `missing_images`: `quarantine` lists "
+                         "them and goes on, `drop` leaves out their rows.")
+    if len(missing):
+        gone = sorted(set(table.label.dropna()) - set(table.label[there].dropna()))
+        print(f"left out {len(missing)} rows whose image is not there"
+              + f", and so the classes {', '.join(gone)}" * bool(gone))
+    return table[there].reset_index(drop=True)
 
 
 def restore_images(recipe: Recipe, table: pd.DataFrame) -> None:
@@ -84,8 +93,10 @@ def find_data(recipe: Recipe) -> Path:
         with claim_place(place):  # several processes may come here at once
             write_demo(place)
     if not place.is_dir() and not (place.is_file() and place.name.lower().endswith(ARCHIVES)):
+        table = place.suffix.lower() in (".csv", ".tsv")
+        hint = f" `data` is its folder, and `csv: {place.name}` names the table." * table
         raise SuiteError(f"{show_path(place)} is neither a folder nor an archive "
-                         f"({', '.join(ARCHIVES)}): put the data there, or set `data`.")
+                         f"({', '.join(ARCHIVES)}): put the data there, or set `data`.{hint}")
     return place
 
 
@@ -110,34 +121,6 @@ def find_followed(recipe: Recipe, table: pd.DataFrame) -> pd.Series:
     return (train if chosen.empty else chosen).iloc[0]
 
 
-def clean_labels(labels: pd.Series, folder: Path) -> pd.Series:
-    """Return labels as text without spaces around them, saying how many had some.
-
-    Raises:
-        SuiteError: two labels differ only by case or by how a number is written.
-    """
-    text = labels.astype(object).map(str, na_action="ignore").astype("string").astype(object)
-    stripped = text.str.strip()
-    stripped = stripped.mask(stripped == "")
-    spaced = (stripped.notna() & (stripped != text)).sum()
-    if spaced:
-        print(f"took spaces from around {spaced} labels in {show_path(folder)}")
-    seen = {}
-    for name in stripped.dropna().unique():
-        other = seen.setdefault(_comparable(name), name)
-        if other != name:
-            raise SuiteError(f"{show_path(folder)}: the labels '{other}' and '{name}' look like "
-                             "one class written in two ways. Make them the same.")
-    return stripped
-
-
-def _comparable(name: str) -> str:
-    try:
-        return repr(float(name))
-    except ValueError:
-        return name.casefold()
-
-
 def _refuse_names(odd: list[str]) -> SuiteError:
     return SuiteError(f"file names hold characters that are no text, e.g. {odd[0]!r}. Rename "
                       "them; old archives often need another encoding.")
@@ -153,6 +136,10 @@ def _refuse_ambiguous(table: pd.DataFrame, folder: Path) -> None:
         if len(repeated):
             raise SuiteError(f"{show_path(folder)}: {len(repeated)} images stand in more than "
                              f"one row, e.g. {repeated.iloc[0]}. Every image needs one row.")
+    if not (table.split == "train").any():
+        raise SuiteError(f"{show_path(folder)}: no image is a training image"
+                         f"{'; all are of the test split' if len(table) else ''}. Name some "
+                         "`train`, or leave `split_column` out.")
     unlabelled = table.image_id[table.label.isna() & (table.split == "train")]
     if len(unlabelled):
         raise SuiteError(f"{show_path(folder)}: {len(unlabelled)} training images have no label, "

@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
-from helpers.batch import FOLDER, execute_apart
+from helpers.execution import FOLDER, execute_apart
 from helpers.files import ROOT, SuiteError, show_path, write_whole
 from helpers.run import Run, open_run
 from helpers.steps import NOTEBOOKS

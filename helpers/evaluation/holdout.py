@@ -36,7 +36,7 @@ def note_look(run: Run, sets: list[str]) -> None:
 def list_looks(run: Run) -> list[dict]:
     """Return the date and the sets of every look that this run has taken, the first one first."""
     path = run.folder / "holdout_looks.json"
-    return load_json(path) if path.exists() else []
+    return load_json(path, list) if path.exists() else []
 
 
 def describe_looks(run: Run) -> str:

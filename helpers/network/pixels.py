@@ -11,12 +11,12 @@ import numpy as np
 from PIL import Image
 
 from helpers.data.images import (
-    MAX_PIXELS,
     Check,
     UnreadableImageError,
     decode_image,
     read_file,
     refuse_image,
+    refuse_size,
 )
 from helpers.network.preprocessing import create_geometry
 
@@ -71,7 +71,8 @@ def _decode_jpeg(content: bytes, check: Check):
         image = Image.open(io.BytesIO(content), formats=["JPEG"])  # its header alone
         if check:
             check(image.size)
-        if image.mode not in ("RGB", "L") or image.width * image.height > MAX_PIXELS or (
+        refuse_size(image.size)
+        if image.mode not in ("RGB", "L") or (
                 image.getexif().get(ORIENTATION, 1) not in (0, 1)):
             return None
         encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)

@@ -1,6 +1,7 @@
 """Weights: which ones a recipe means, whether they can be had, how a file of them is loaded."""
 
 import difflib
+import pickle
 import threading
 import urllib.error
 import urllib.request
@@ -128,9 +129,8 @@ def load_weights(model, recipe: Recipe) -> None:
         state = _read_packaged(model, path) if packaged else _read_file(path)
         result = model.load_state_dict(state, strict=False)
     except Exception as error:  # unpickling, safetensors and shape errors share no base
-        raise SuiteError(f"{show_path(path)} cannot be loaded into {name}: {str(error)[:300]} "
-                         "Files are read without running code from them (weights_only)."
-                         ) from error
+        raise _explain_failure(path, name, error) from error
+    _refuse_empty(path, state)
     classifier = model.pretrained_cfg.get("classifier") or ()
     classifier = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     missing, strange = ([key for key in keys if not key.startswith(classifier)]
@@ -149,6 +149,37 @@ def _read_file(path: Path) -> dict:
     from timm.models import load_state_dict
 
     return load_state_dict(str(path), use_ema=False, weights_only=True)
+
+
+def _explain_failure(path: Path, name: str, error: Exception) -> SuiteError:
+    """Say what is wrong with a file; the library would advise to run the code in it."""
+    with path.open("rb") as stream:
+        start = stream.read(64).lstrip().lower()
+    said = str(error)
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        why = "it is a web page, no weights: download the file itself (its raw or resolve link)"
+    elif isinstance(error, pickle.UnpicklingError) or "weights_only" in said.lower():
+        why = ("it holds more than tensors, as a whole pickled model does, and such a file can "
+               "run code. It was not opened. Save `model.state_dict()` instead, or .safetensors")
+    elif isinstance(error, RuntimeError) and "size mismatch" in said:
+        why = ("its tensors have other shapes: set `backbone` to the architecture that it was "
+               "saved from")
+    else:
+        why = (f"it is damaged, or cut off ({said.splitlines()[0][:150] if said else error!r}): "
+               "get it again")
+    return SuiteError(f"{show_path(path)} cannot be loaded into {name}: {why}.")
+
+
+def _refuse_empty(path: Path, state: dict) -> None:
+    """Raise SuiteError for weights that no training can have left."""
+    floats = {key: value for key, value in state.items() if value.is_floating_point()}
+    odd = [key for key, value in floats.items() if not value.isfinite().all()]
+    if odd:
+        raise SuiteError(f"{show_path(path)} holds values that are no numbers (in {odd[0]}): the "
+                         "training that it comes from went wrong. Get another file.")
+    kernels = [value for value in floats.values() if value.ndim > 1]
+    if kernels and not any(value.any() for value in kernels):
+        raise SuiteError(f"{show_path(path)} holds nothing but zeros. Get the file again.")
 
 
 def _read_packaged(model, path: Path) -> dict:

@@ -43,7 +43,8 @@ def gather_facts(run: Run) -> dict:
         "timestamp": datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
         "folds": run.recipe.splits.folds, "counts": counts, "scores": metrics,
         "looks": describe_looks(run), "calibration": calibration,
-        "checklist": load_json(run.path("checklist")) if run.is_current("checklist") else [],
+        "checklist": (load_json(run.path("checklist"), list) if run.is_current("checklist")
+                      else []),
         "settings": {section: {key: hide_folders(run, str(value)) if value is not None else "null"
                                for key, value in recipe[section].items()}
                      for section in SECTIONS},

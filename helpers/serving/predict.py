@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from helpers.data.layouts import is_image
+from helpers.data.class_folders import is_image
 from helpers.files import SuiteError, natural_key, resolve_path, show_path, write_whole
 from helpers.serving.predictor import Predictor, load_predictor
 from helpers.training.text import check_texts, join_texts
