@@ -156,7 +156,8 @@ images.reason[images.reason != ""].value_counts().to_frame("images")
 #   found by comparing thumbnails: the details of the two correlate;
 # - *transformed* copies were turned, shifted, zoomed or cropped, or all of these at once,
 #   as happens when images are augmented and stored beside their originals. They are
-#   found by their keypoints, small patterns that can be recognised in a turned image.
+#   found by their keypoints, small patterns that can be recognised in a turned image, and
+#   what was cropped also by comparing thumbnails with parts of thumbnails.
 
 # %%
 from helpers.data.copies import find_copies, group_copies
@@ -177,7 +178,7 @@ from helpers.pictures.copy_pairs import show_borderline, show_copies, show_keypo
 save_figure(run, show_copies(images, pairs, "near"), "01_copies_near")
 
 # %% [markdown]
-# The same for transformed copies: here the thumbnails are no help.
+# The same for transformed copies: whole thumbnails would not find these.
 
 # %%
 save_figure(run, show_copies(images, pairs, "transformed"), "01_copies_transformed")
