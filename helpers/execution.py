@@ -12,7 +12,7 @@ from helpers.files import ROOT, make_folder, show_path
 from helpers.run import Run
 
 FOLDER = ROOT / "notebooks"
-GRACE_S = 5  # for an interrupted notebook to end by itself
+GRACE_S = 10  # for an interrupted notebook to end by itself
 FORESEEN = ("SuiteError", "DownloadError", "DiffersError", "AssertionError", "KeyboardInterrupt")
 
 
@@ -39,11 +39,13 @@ def execute_apart(run: Run, name: str, recipe: str, overrides: dict, limit_s: fl
             children = psutil.Process(process.pid).children(recursive=True)
             os.kill(process.pid, signal.SIGINT)  # so that it gives back what it holds
             process.join(GRACE_S)
+            if process.exitcode is None:
+                children += psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            process.join()
             for child in children:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     child.kill()
-            process.kill()
-            process.join()
     return process.exitcode == 0
 
 

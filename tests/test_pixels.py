@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers.data.images import decode_image
+from helpers.data.images import MAX_ASPECT, decode_image
 from helpers.files import SuiteError
 from helpers.network import pixels
 from helpers.network.pixels import read_pixels
@@ -31,6 +31,7 @@ def write_photo(path, height, width, mode="RGB", **options):
        options=st.sampled_from([{}, {"quality": 95}, {"subsampling": 0}, {"progressive": True}]))
 def test_pixels_are_those_of_the_plain_way(tmp_path, height, width, side, mode, interpolation,
                                            crop, options):
+    assume(max(height, width) <= MAX_ASPECT * min(height, width))
     path = write_photo(tmp_path / "photo.jpg", height, width, mode, **options)
     config = CONFIG | {"input_size": (3, side, side), "interpolation": interpolation,
                        "crop_mode": crop[0], "crop_pct": crop[1]}
