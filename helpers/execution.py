@@ -12,7 +12,7 @@ from helpers.files import ROOT, make_folder, show_path
 from helpers.run import Run
 
 FOLDER = ROOT / "notebooks"
-GRACE_S = 10  # for an interrupted notebook to end by itself
+GRACE_S = 5  # for an interrupted notebook to end by itself
 FORESEEN = ("SuiteError", "DownloadError", "DiffersError", "AssertionError", "KeyboardInterrupt")
 
 
@@ -24,8 +24,10 @@ def execute_apart(run: Run, name: str, recipe: str, overrides: dict, limit_s: fl
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_execute, args=(name, target, recipe, overrides))
     process.start()
+    stopped = True  # even if it comes to its end while it is being stopped
     try:
         process.join(limit_s)
+        stopped = process.exitcode is None
         if process.exitcode is None:
             print(f"{name}: stopped after {limit_s / 60:g} minutes, its time limit (see "
                   f"--time-limit). What it did is in {show_path(target)}; the same command "
@@ -46,7 +48,7 @@ def execute_apart(run: Run, name: str, recipe: str, overrides: dict, limit_s: fl
             for child in children:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     child.kill()
-    return process.exitcode == 0
+    return process.exitcode == 0 and not stopped
 
 
 def _execute(name: str, target: Path, recipe: str, overrides: dict) -> None:
