@@ -62,7 +62,7 @@ def find_class_folders(folder: Path, level: int | None) -> list[ClassFolder]:
     """
     if level:
         return list(_take_level(folder, level, None, ()))
-    found = _read(folder, None)
+    found = _read(folder, None, 0)
     if found and all(place.split == "test" for place in found):
         raise SuiteError(f"{show_path(folder)} holds a test set and nothing to train on: add "
                          "`train` beside it, or set `data` to the folder that holds the classes.")
@@ -106,15 +106,16 @@ def read_split(name: str) -> tuple[str, str] | None:
     return ("train" if "train" in known else "test", " ".join(rest))
 
 
-def _read(folder: Path, split: str | None) -> list[ClassFolder]:
+def _read(folder: Path, split: str | None, depth: int) -> list[ClassFolder]:
+    """Return the class folders below a folder that lies `depth` folders below the data's own."""
     folders = list_folders(folder)
-    splits = _find_splits(folder, folders)
+    splits = _find_splits(folder, folders, depth)
     if splits:
-        return [place for path, own in splits.items() for place in _read(path, own)]
+        return [place for path, own in splits.items() for place in _read(path, own, depth + 1)]
     inside = {path: list_folders(path) for path in folders}
     direct = any(_holds_images(path) for path in folders)
     if len(folders) == 1 and inside[folders[0]] and not direct:  # one folder around all
-        return _read(folders[0], split)
+        return _read(folders[0], split, depth + 1)
     if len(folders) > 1 and not direct and all(inside.values()):
         shared = set.intersection(*({path.name for path in paths} for paths in inside.values()))
         names = {path.name for paths in inside.values() for path in paths}
@@ -122,11 +123,12 @@ def _read(folder: Path, split: str | None) -> list[ClassFolder]:
             return [ClassFolder(path, above.name, read_split(path.name)[0])
                     for above, paths in inside.items() for path in paths]
         if len(shared) > 1:
-            raise _refuse_ambiguous(folder, folders, "holds folders of the same names")
+            raise _refuse_ambiguous(folder, folders, depth,
+                                    "holds folders of the same names")
     return [ClassFolder(path, path.name, split) for path in folders]
 
 
-def _find_splits(folder: Path, folders: list[Path]) -> dict[Path, str]:
+def _find_splits(folder: Path, folders: list[Path], depth: int) -> dict[Path, str]:
     """Return the folders that are splits, none if they are classes."""
     named = {path: read_split(path.name) for path in folders if read_split(path.name)}
     splits = {path: split for path, (split, _) in named.items()}
@@ -134,7 +136,8 @@ def _find_splits(folder: Path, folders: list[Path]) -> dict[Path, str]:
     rests = {rest for _, rest in named.values()}
     if len(rests) > 1 or (len(named) == 1 and rests != {""}):  # test tube, train station
         if not others and len(set(splits.values())) > 1:
-            raise _refuse_ambiguous(folder, folders, "begins with the name of a split")
+            raise _refuse_ambiguous(folder, folders, depth,
+                                    "begins with the name of a split")
         return {}
     if others and "train" not in splits.values():
         return {}
@@ -142,7 +145,8 @@ def _find_splits(folder: Path, folders: list[Path]) -> dict[Path, str]:
         # Beside cars and buses `train` is a class; with folders of its own it may be a split.
         (path,) = named
         if len(list_folders(path)) > 1 and not _holds_images(path):
-            raise _refuse_ambiguous(folder, folders, f"may be a class, or {path.name} a split")
+            raise _refuse_ambiguous(folder, folders, depth,
+                                    f"may be a class, or {path.name} a split")
         return {}
     joined = [path.name for path, split in splits.items()
               if split == "train" and "train" not in path.name.casefold()]
@@ -171,13 +175,13 @@ def _holds_images(folder: Path) -> bool:
     return any(is_image(path) for path in folder.iterdir() if path.is_file())
 
 
-def _refuse_ambiguous(folder: Path, folders: list[Path], why: str) -> SuiteError:
+def _refuse_ambiguous(folder: Path, folders: list[Path], depth: int, why: str) -> SuiteError:
     below = sorted({path.name for above in folders for path in list_folders(above)})
     lines = [f"{show_path(folder)} can be read in two ways, because each of its folders {why}. "
              "Set `class_level`:", ""]
-    for level, names, mark in ((1, folders, 1), (2, below, 2)):
-        lines.append(f"  class_level: {level}   {len(names)} classes")
-        lines += _draw_tree(folders, mark)
+    for level, names in ((1, folders), (2, below)):
+        lines.append(f"  class_level: {depth + level}   {len(names)} classes")
+        lines += _draw_tree(folders, level)
     return SuiteError("\n".join(lines))
 
 

@@ -98,7 +98,7 @@ def locate_images(base: Path, names: pd.Series) -> tuple[pd.Series, pd.Series]:
     best, place = max((_count_there(place, some, True), -number, place) for number, place in
                       enumerate([base, *list_folders(base)]))[::2]
     if not best:
-        return names, _join(base, names)
+        return names, join_paths(base, names)
     if place != base:
         print(f"images are looked for in {show_path(place)}")
     bare = ~names.map(lambda name: posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES)
@@ -107,7 +107,12 @@ def locate_images(base: Path, names: pd.Series) -> tuple[pd.Series, pd.Series]:
     if (whole != names).any():
         added = sorted({posixpath.splitext(name)[1] for name in whole[whole != names]})
         print(f"added {', '.join(added)} to {(whole != names).sum()} names without an ending")
-    return whole, _join(place, whole)
+    return whole, join_paths(place, whole)
+
+
+def join_paths(folder: Path, names: pd.Series) -> pd.Series:
+    """Return the paths, as a table keeps them, of names in a folder."""
+    return show_path(folder) + "/" + names
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[list], list[int]]:
@@ -201,10 +206,6 @@ def _locate_absolute(base: Path, names: pd.Series, some: list[str]) -> tuple:
         if _count_there(place, ids.loc[names.isin(some)].tolist(), False):
             print(f"the table's paths are those of another computer: {above} is taken for "
                   f"{show_path(place)}")
-            return ids, _join(place, ids)
+            return ids, join_paths(place, ids)
     raise SuiteError(f"the table names full paths, e.g. {some[0]}, which are not on this "
                      f"computer, nor below {show_path(base)}: put the images there.")
-
-
-def _join(folder: Path, names: pd.Series) -> pd.Series:
-    return show_path(folder) + "/" + names

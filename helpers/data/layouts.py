@@ -21,7 +21,7 @@ from helpers.data.class_folders import (
     is_image,
     list_images,
 )
-from helpers.data.csv_tables import find_table, locate_images, parse_csv
+from helpers.data.csv_tables import find_table, join_paths, locate_images, parse_csv
 from helpers.data.torchvision_sets import read_torchvision
 from helpers.files import SuiteError, natural_key, resolve_path, show_path
 from helpers.settings import DataSettings
@@ -41,7 +41,7 @@ def read_rakuten(folder: Path, settings: DataSettings) -> pd.DataFrame:
     for split, rows, labels in (("train", train, codes.prdtypecode), ("test", test, None)):
         images = _find_folder(folder, f"image_{split}")
         names = "image_" + rows.imageid + "_product_" + rows.productid + ".jpg"
-        table = pd.DataFrame({"image_id": rows.imageid, "path": _join(images, names),
+        table = pd.DataFrame({"image_id": rows.imageid, "path": join_paths(images, names),
                               "label": labels, "split": split})
         kept = [name for name in ("productid", "designation", "description") if name in rows]
         parts.append(table.join(rows[kept]))
@@ -75,7 +75,7 @@ def read_folders(folder: Path, settings: DataSettings) -> pd.DataFrame:
         raise SuiteError(f"{show_path(folder)} holds no images in class folders: put them as "
                          f"{folder.name}/<class>/<image>, as .jpg, .png, .webp or .tif.")
     table = pd.DataFrame(rows, columns=["image_id", "label", "split", "domain"])
-    table.insert(1, "path", _join(folder, table.image_id))
+    table.insert(1, "path", join_paths(folder, table.image_id))
     return table if table.domain.any() else table.drop(columns="domain")
 
 
@@ -146,10 +146,6 @@ def _find_folder(folder: Path, name: str) -> Path:
             return place
     raise SuiteError(f"{show_path(folder)} has no folder {name}; looked for "
                      f"{', '.join(map(show_path, places))}.")
-
-
-def _join(folder: Path, names: pd.Series) -> pd.Series:
-    return show_path(folder) + "/" + names
 
 
 LAYOUTS: dict[str, Callable[[Path, DataSettings], pd.DataFrame]] = {

@@ -36,7 +36,7 @@ WORDS = ("light", "paper", "river", "house", "stone", "garden", "winter", "lette
          "travel", "story", "night", "summer", "silver", "island", "memory", "window", "forest")
 
 
-def load_photos(folder: Path, most: int = 10**6) -> list[Image.Image]:
+def load_photos(folder: Path, most: int) -> list[Image.Image]:
     """Return the photos below a folder, in random order, of at most 500 pixels a side."""
     files, _ = list_images(folder)
     random.Random(0).shuffle(files)
