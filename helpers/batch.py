@@ -27,7 +27,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from helpers.colab import copy_results
-from helpers.command import create_parser
+from helpers.command import INTERRUPTED, create_parser, report_errors
 from helpers.execution import FOLDER, execute_apart
 from helpers.files import (
     SuiteError,
@@ -182,6 +182,7 @@ def _read_minutes(text: str) -> float:
     return minutes
 
 
+@report_errors
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = create_parser("helpers.batch", "Run a recipe's notebooks headless.")
@@ -197,12 +198,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         done = run_notebooks(options.recipe, parse_settings(options.set), options.first,
                              options.last, options.time_limit * 60)
-    except SuiteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return 0 if done else 1

@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from helpers.colab import DRIVE_FOLDER
+from helpers.command import report_errors
 from helpers.files import SuiteError, show_path
 from helpers.run import OUTPUTS
 
@@ -136,6 +137,7 @@ def _ask() -> bool:
         return False
 
 
+@report_errors
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m helpers.removal",
@@ -143,14 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="+", metavar="RUN", help="name of a folder below outputs/")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args(arguments)
-    try:
-        return 0 if remove_runs(options.names, options.yes) else 1
-    except SuiteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return 0 if remove_runs(options.names, options.yes) else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Unforeseen: errors without a sentence of ours say so in notebooks, and what to report."""
+"""Unforeseen: errors without a sentence of ours say so, and what to report."""
 
 import sys
 import traceback
@@ -21,15 +21,19 @@ def explain_unforeseen(about: str) -> None:
 
     def show(shell, kind, error, trace, tb_offset=None):
         if not isinstance(error, SuiteError) and _comes_from_here(trace):
-            versions = ", ".join(f"{name} {number}" for name, number in
-                                 describe_versions().items())
-            error.add_note(f"The suite did not foresee this ({about}). Please report it with all "
-                           f"lines above and these versions: {versions}.")
+            add_report(error, about)
         shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
 
     shell = get_ipython()
     if shell is not None:
         shell.set_custom_exc((Exception,), show)
+
+
+def add_report(error: Exception, about: str) -> None:
+    """Add to an error what its reader should report; `about` as in `explain_unforeseen`."""
+    versions = ", ".join(f"{name} {number}" for name, number in describe_versions().items())
+    error.add_note(f"The suite did not foresee this ({about}). Please report it with all lines "
+                   f"above and these versions: {versions}.")
 
 
 def _comes_from_here(trace) -> bool:

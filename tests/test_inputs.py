@@ -4,6 +4,8 @@ A row each: what lies there, the settings, and what must come of it. New ones go
 their list.
 """
 
+import contextlib
+import errno
 import io
 import os
 import pickle
@@ -22,17 +24,23 @@ from hypothesis import strategies as st
 from nbclient import NotebookClient
 from PIL import Image
 
-from helpers import batch
+from helpers import batch, execution
+from helpers.command import report_errors
 from helpers.data.archives import unpack_archive
+from helpers.data.checks import CHECKS, Seen
 from helpers.data.cifar import load_pickle
-from helpers.data.class_folders import find_class_folders, read_split
+from helpers.data.class_folders import is_image
 from helpers.data.csv_tables import parse_csv
 from helpers.data.images import UnreadableImageError, decode_image
+from helpers.data.inspection import inspect_images
+from helpers.data.layouts import read_folders
 from helpers.data.splits import settle_small_classes
 from helpers.data.table import load_table
-from helpers.files import ROOT, SuiteError, load_json
+from helpers.evaluation.intervals import score_with_intervals
+from helpers.files import ROOT, SuiteError, load_json, write_whole
 from helpers.network.backbones import create_backbone
 from helpers.recipe import load_recipe
+from helpers.settings import DataSettings
 
 FOLDERS, TABLE = {"source": "folders"}, {"source": "csv"}
 
@@ -99,6 +107,11 @@ def under(*folders: str) -> list[str]:
     (under("dataset"), {}, BOTH, ""),
     (under("images/images"), {}, BOTH, ""),
     (under("archive/data/train", "archive/data/test"), {}, SPLIT, "splits"),
+    ({"docs/readme.txt": "", **dict.fromkeys(under("pack/v1/all"))}, {}, BOTH,
+     "docs holds no images but .txt 1"),
+    ({"Annotations/1.xml": "", **dict.fromkeys(under("Data/CLS/train", "Data/CLS/val"))}, {},
+     BOTH, "val joins"),
+    ([*under("train"), "test/1.jpg"], {}, BOTH, "test holds no class folders"),
     (["a/train/1.jpg", "a/test/2.jpg", "b/train/3.jpg", "b/test/4.jpg"], {}, SPLIT, ""),
     (["a/images/1.jpg", "b/images/2.jpg"], {}, BOTH, ""),  # a folder inside each class
     (["train/1.jpg", "bus/2.jpg", "car/3.jpg"], {},
@@ -106,6 +119,8 @@ def under(*folders: str) -> list[str]:
     (["trainers/1.jpg", "sandals/2.jpg"], {}, ["sandals train", "trainers train"], ""),
     (under("photo", "sketch"), {"class_level": 2}, BOTH, ""),
     (under("photo", "sketch"), {"class_level": 1}, ["photo train", "sketch train"], ""),
+    ([*under("photo", "sketch"), "photo/9.jpg"], {"class_level": 2}, BOTH,
+     "photo lies above `class_level`"),
     (under("train/photo", "train/sketch", "test/photo"), {"class_level": 3}, SPLIT, ""),
     (["train station/1.jpg", "test tube/2.jpg"], {"class_level": 1},
      ["test tube train", "train station train"], ""),
@@ -156,6 +171,13 @@ def test_a_link_back_to_the_data_is_no_class(place, load, capsys):
     assert "leads back" in capsys.readouterr().out
 
 
+def test_a_correction_is_written_like_any_label(place, load, tmp_path):
+    fill(place, ["cafe\u0301/1.jpg", "tea/2.jpg", "tea/3.jpg"])
+    (tmp_path / "put_right.csv").write_text("image_id,correction\ntea/3.jpg,cafe\u0301\u200b\n")
+    table = load(place, **FOLDERS, corrections=str(tmp_path / "put_right.csv"))
+    assert list(table.label) == ["caf\u00e9", "tea", "caf\u00e9"]
+
+
 def test_files_that_are_left_out_are_counted_by_their_ending(place, load, capsys):
     fill(place, under("."))
     fill(place, {"a/1.heic": "x", "a/2.heic": "x", "b/notes.txt": "x", "Thumbs.db": "x"})
@@ -169,17 +191,22 @@ NAMES = st.sampled_from(["a", "b", "train", "Test", "val", "images", "photo", "s
 
 @settings(deadline=None, max_examples=60,
           suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.lists(NAMES, min_size=1, max_size=4).map("/".join), min_size=1, max_size=6))
-def test_no_tree_of_folders_loses_an_image_in_silence(tmp_path_factory, folders):
+@given(st.lists(st.lists(NAMES, min_size=1, max_size=4).map("/".join), min_size=1, max_size=6),
+       st.sampled_from([None, 1, 2, 3]))
+def test_no_tree_of_folders_loses_an_image_in_silence(tmp_path_factory, folders, level):
     place = fill(tmp_path_factory.mktemp("tree"),
                  [f"{folder}/{number}.jpg" for number, folder in enumerate(folders)])
+    said = io.StringIO()
     try:
-        found = find_class_folders(place, None)
+        with contextlib.redirect_stdout(said):
+            table = read_folders(place, DataSettings(source="folders", path=str(place),
+                                                     class_level=level))
     except SuiteError:
         return
-    assert len({folder.path for folder in found}) == len(found)
-    for folder in found:
-        assert folder.label == folder.path.name or read_split(folder.path.name)
+    assert table.image_id.is_unique
+    for image in set(place.rglob("*.jpg")) - {place / name for name in table.image_id}:
+        parents = image.relative_to(place).parts[:-1]
+        assert any(name in said.getvalue() for name in parents), f"{image} is lost in silence"
 
 
 # --- tables
@@ -347,11 +374,50 @@ def test_values_of_sensors_are_scaled_by_what_they_use(tmp_path):
         assert np.abs(found - expected).max() <= 1, number
 
 
+def test_a_sensors_dark_image_is_told_from_the_others(tmp_path):
+    for number, white in enumerate((4000, 3500, 900, 3900)):
+        values = np.linspace(0, white, 64 * 64).reshape(64, 64).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / f"{number}.png")
+    images = inspect_images(pd.DataFrame({
+        "image_id": list("0123"), "path": [str(tmp_path / f"{n}.png") for n in range(4)],
+        "label": "a", "split": "train"}))
+    rows, _, notes = CHECKS["16-bit"](Seen(images, None, None))
+    assert list(rows.image_id) == list("0123") and notes[0] == "white is 4095"
+    assert notes[2].startswith("white is 1023, in most others 4095")
+
+
 @pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (3, 900)])
 def test_a_line_of_pixels_is_refused_before_it_is_resampled(tmp_path, size):
     Image.new("RGB", size).save(tmp_path / "line.png")
     with pytest.raises(UnreadableImageError, match="too narrow"):
         decode_image(tmp_path / "line.png")
+
+
+@pytest.mark.parametrize(("name", "content", "why"), [
+    ("eps.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+     "not an image"),
+    ("page.png", b"<html>Not found</html>", "not an image"),
+    ("empty.jpg", b"", "empty file"),
+    ("line.png", (1, 20_000), "too narrow: 1 x 20000 pixels"),
+])
+def test_what_is_no_image_is_set_aside_with_its_reason(tmp_path, name, content, why):
+    if isinstance(content, tuple):
+        Image.new("RGB", content).save(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    images = inspect_images(pd.DataFrame({"image_id": [name], "path": [str(tmp_path / name)]}))
+    assert images.reason[0] == why
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "WEBP", "TIFF", "GIF", "JPEG2000", "HEIF"])
+def test_other_formats_are_read_as_pillow_has_them(tmp_path, kind):
+    endings = [end for end, name in Image.registered_extensions().items() if name == kind]
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {kind}")
+    path = tmp_path / f"photo{endings[0]}"
+    Image.new("RGB", (64, 64), (200, 30, 30)).save(path, kind)
+    assert is_image(path)
+    assert np.abs(np.asarray(decode_image(path), int) - (200, 30, 30)).max() < 8
 
 
 # --- archives
@@ -409,6 +475,16 @@ def test_an_archive_that_was_cut_off_leaves_nothing_behind(place, load, cut):
     with pytest.raises(SuiteError, match=r"data\.tar\.gz is damaged or no archive"):
         load(archive, **FOLDERS)
     assert not [path for path in place.parent.rglob("*") if "partial" in path.name]
+
+
+def test_a_zip_that_fails_half_way_leaves_nothing_behind(place, load, tmp_path):
+    archive = pack(fill(place, under(".")), ".zip")
+    content = archive.read_bytes()
+    spoilt = content.rindex(b"JFIF", 0, content.index(b"PK\x01\x02"))  # of the last member
+    archive.write_bytes(content[:spoilt] + b"XXXX" + content[spoilt + 4 :])
+    with pytest.raises(SuiteError, match=r"data\.zip is damaged"):
+        load(archive, **FOLDERS)
+    assert not [path for path in (tmp_path / "unpacked").rglob("*") if path.suffix == ".jpg"]
 
 
 def test_an_archive_in_an_archive_is_named(place, load, tmp_path):
@@ -517,6 +593,19 @@ def test_files_that_are_no_weights_are_refused(tmp_path, folders, capsys, how, w
     assert "stranger" not in capsys.readouterr().out
 
 
+# --- scores
+
+@pytest.mark.parametrize(("right", "of", "low", "high"), [(32, 32, 0.893, 1), (0, 7, 0, 0.354)])
+def test_no_interval_is_shorter_than_wilsons(right, of, low, high):
+    labels = np.array(["a", "b"] * of)[:of]
+    others = np.where(labels == "a", "b", "a")
+    answers = pd.DataFrame({"label": labels, "prediction": np.where(
+        np.arange(of) < right, labels, others)})
+    found = score_with_intervals(answers, ["a", "b"], 200, 0, ["accuracy"]).loc["accuracy"]
+    # Wilson's is that of statsmodels' proportion_confint(right, of, method="wilson").
+    assert low - 0.15 < found.low <= low + 1e-3 and high - 1e-3 <= found.high < high + 0.15
+
+
 # --- runs
 
 def break_file(path: Path, how: str) -> None:
@@ -559,6 +648,32 @@ def test_a_time_limit_is_a_number_of_minutes(capsys, minutes):
     with pytest.raises(SystemExit):
         batch.main(["--recipe", "demo", "--time-limit", minutes])
     assert "--time-limit" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_not_taken_for_too_little_memory(tmp_path, monkeypatch, capsys):
+    def execute(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "01.ipynb"))
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    with pytest.raises(SystemExit):
+        execution._execute("01_eda", tmp_path / "01.ipynb", "demo", {})
+    said = capsys.readouterr().err
+    assert "No space left" in said and "batch_size" not in said
+    with pytest.raises(SuiteError, match=r"cannot write .*No space left.*Free some space"), \
+            write_whole(tmp_path / "table.csv"):
+        execute()
+
+
+def test_a_command_says_what_to_report_of_errors_that_nobody_foresaw(capsys):
+    @report_errors
+    def main(error):
+        raise error
+
+    with pytest.raises(KeyError) as unforeseen:
+        main(KeyError("mine"))
+    assert "report it" in unforeseen.value.__notes__[0]
+    assert main(SuiteError("what is wrong")) == 2
+    assert capsys.readouterr().err == "error: what is wrong\n"
 
 
 def test_an_error_that_nobody_foresaw_says_what_to_report():

@@ -129,6 +129,18 @@ def find_wrong_extensions(seen: Seen):
     return rows[np.array(lies, bool)], 0.0, ""
 
 
+def find_deep(seen: Seen):
+    """Images of more than 8 bits, and whether each was read as most of them were."""
+    rows = seen.readable[seen.readable["mode"].astype(str).str.fullmatch("[IF].*")]
+    if rows.empty:
+        return rows, 1.0, ""
+    usual = rows.white.mode().iloc[0]
+    others = (f", in most others {usual:g}: it looks brighter or darker than beside them; if "
+              "they come from one device, save them all as 8 bits on one scale")
+    return rows, 1.0, [f"white is {white:g}{'' if white == usual else others}"
+                       for white in rows.white]
+
+
 def _match(column: str, pattern: str):
     """Return a check for a fact of the file's header."""
     return lambda seen: (seen.readable[seen.readable[column].astype(str).str.fullmatch(pattern)],
@@ -185,7 +197,7 @@ CHECKS: dict[str, Callable[[Seen], tuple]] = {
     "rotated": _match("rotated", "True"),
     "animated": _match("animated", "True"),
     "CMYK": _match("mode", "CMYK"),
-    "16-bit": _match("mode", "[IF].*"),
+    "16-bit": find_deep,
     "palette": _match("mode", "P"),
     "exact copy": find_exact,
     "near copy": find_near,

@@ -108,11 +108,14 @@ def read_split(name: str) -> tuple[str, str] | None:
 
 def _read(folder: Path, split: str | None, depth: int) -> list[ClassFolder]:
     """Return the class folders below a folder that lies `depth` folders below the data's own."""
-    folders = list_folders(folder)
+    folders = _list_filled(folder)
+    if split and not folders:
+        print(f"{show_path(folder)} holds no class folders: its images are left out. A saved "
+              "model classifies them with `python -m helpers.serving.predict`.")
     splits = _find_splits(folder, folders, depth)
     if splits:
         return [place for path, own in splits.items() for place in _read(path, own, depth + 1)]
-    inside = {path: list_folders(path) for path in folders}
+    inside = {path: _list_filled(path, quiet=True) for path in folders}
     direct = any(_holds_images(path) for path in folders)
     if len(folders) == 1 and inside[folders[0]] and not direct:  # one folder around all
         return _read(folders[0], split, depth + 1)
@@ -161,14 +164,28 @@ def _find_splits(folder: Path, folders: list[Path], depth: int) -> dict[Path, st
 
 def _take_level(folder: Path, level: int, split: str | None,
                 domain: tuple[str, ...]) -> Iterator[ClassFolder]:
-    for path in list_folders(folder):
+    for path in _list_filled(folder):
         if level == 1:
             yield ClassFolder(path, path.name, split, "/".join(domain))
             continue
+        if _holds_images(path):
+            print(f"{show_path(path)} lies above `class_level`: its own images are left out")
         own = read_split(path.name)
         clear = own is not None and not own[1]
         yield from _take_level(path, level - 1, own[0] if clear else split,
                                domain if clear else (*domain, path.name))
+
+
+def _list_filled(folder: Path, quiet: bool = False) -> list[Path]:
+    """Return the folders in a folder with images somewhere below, and say which have none."""
+    filled = []
+    for path in list_folders(folder):
+        if any(is_image(Path(name)) for _, _, names in os.walk(path) for name in names):
+            filled.append(path)
+        elif not quiet:
+            others = describe_others(count_others(list(path.rglob("*.*"))))
+            print(f"{show_path(path)} holds no images{f' but {others}' * bool(others)}: no class")
+    return filled
 
 
 def _holds_images(folder: Path) -> bool:

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 import pandas as pd
 
 from helpers.data.csv_tables import parse_csv
+from helpers.data.labels import clean_label
 from helpers.files import SuiteError, resolve_path, show_path
 from helpers.run import OUTPUTS
 from helpers.settings import DataSettings
@@ -32,7 +33,8 @@ def correct_labels(table: pd.DataFrame, settings: DataSettings) -> pd.DataFrame:
         raise SuiteError(f"{show_path(path)} is missing: copy a run's label_suspects.csv there "
                          "and fill in its column `correction`, or take `corrections` out.")
     found = parse_csv(path, ["image_id", "correction"], index=False, filled=["image_id"])
-    wanted = found.assign(correction=found.correction.fillna("").str.strip(),
+    wanted = found.assign(correction=[clean_label(said, path) or ""
+                                      for said in found.correction.fillna("")],
                           image_id=found.image_id.str.strip().str.replace("\\", "/"))
     wanted = wanted[wanted.correction != ""]
     twice = wanted.image_id[wanted.image_id.duplicated()]

@@ -46,8 +46,8 @@ def decode_image(path: str | Path, content: bytes | None = None, check: Check = 
     """Decode one file to RGB, uint8, the same everywhere.
 
     EXIF rotation is applied, transparency laid on white, deep values are scaled (see
-    `scale_values`; Pillow alone would clip them), palettes and CMYK converted. An animation
-    gives its first frame.
+    `find_range`; Pillow alone would clip them; `info["white"]` is then the value that became
+    255), palettes and CMYK converted. An animation gives its first frame.
 
     Args:
         content: what the file holds, if it has been read already.
@@ -158,21 +158,23 @@ def convert_image(image: Image.Image) -> Image.Image:
     """Return an opened image as RGB, uint8, upright: see `decode_image`."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(scale_values(np.asarray(image)))
+        values = np.nan_to_num(np.asarray(image, np.float64), posinf=0, neginf=0)
+        black, white = find_range(values)
+        shares = (values - black) / max(white - black, 1e-12)
+        image = Image.fromarray((shares * 255).round().clip(0, 255).astype(np.uint8))
+        image.info["white"] = white
     elif image.mode == "P" or image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*PAPER, 255)), image)
     return image.convert("RGB")
 
 
-def scale_values(values: np.ndarray) -> np.ndarray:
-    """Return the deep values of one image as uint8, scaled by what they use.
+def find_range(values: np.ndarray) -> tuple[float, float]:
+    """Return which of one image's deep values become black and white, by what it uses.
 
     Sensors and X-rays write 10 or 12 bits into files of 16: values up to 1,023 count as 10 bits,
     up to 4,095 as 12, and so on, and values up to 1 as shares. Larger and negative ones are
     scaled from the smallest to the largest.
     """
-    values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
     low, high = min(0.0, float(values.min())), float(values.max())
-    top = next((top for top in DEPTHS if low == 0 and high <= top), high)
-    return ((values - low) * 255 / max(top - low, 1e-12)).round().clip(0, 255).astype(np.uint8)
+    return low, next((float(top) for top in DEPTHS if low == 0 and high <= top), high)

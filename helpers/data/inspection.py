@@ -40,7 +40,7 @@ from helpers.run import Run
 
 MEASURED = 128  # pixels a side at most; enough for every property, and flat in cost
 EMPTY = hashlib.sha256(b"").hexdigest()
-MEASURES = 2  # raised when an image is measured otherwise, so that no old shards are kept
+MEASURES = 3  # raised when an image is measured otherwise, so that no old shards are kept
 KEYPOINTS = "keypoints.shards"
 FLAGS = ("rotated", "transparent", "animated", "grey")
 
@@ -57,7 +57,8 @@ def inspect_images(table: pd.DataFrame, run: Run | None = None) -> pd.DataFrame:
     Returns:
         The table with `bytes`, `sha256`, `reason` ("" if readable), and for readable images
         `width`, `height` (after EXIF rotation), `format`, `mode`, `rotated`, `transparent`,
-        `animated`, `grey`, CleanVision's raw properties, and `mean_r` ... `square_b` (0 to 1).
+        `animated`, `grey`, CleanVision's raw properties, and `mean_r` ... `square_b` (0 to 1);
+        where there are images of more than 8 bits, `white`: the value that became 255.
     """
     if run is None:
         with tempfile.TemporaryDirectory() as place:
@@ -192,6 +193,8 @@ def _inspect(keypoints: int, path: str) -> tuple[dict, np.ndarray, tuple]:
     except UnreadableImageError as error:
         return facts | {"reason": str(error)}, nothing, NO_KEYPOINTS
     facts |= {"width": image.width, "height": image.height}
+    if "white" in image.info:
+        facts["white"] = image.info["white"]
     small = image.reduce(max(1, -(-max(image.size) // MEASURED)))
     thumbnail = small.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     pixels = np.asarray(thumbnail)

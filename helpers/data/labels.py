@@ -22,7 +22,7 @@ def clean_labels(labels: pd.Series, folder: Path) -> pd.Series:
             number is written.
     """
     text = labels.astype(object).map(str, na_action="ignore").astype("string").astype(object)
-    clean = {name: _clean_label(name, folder) for name in text.dropna().unique()}
+    clean = {name: clean_label(name, folder) for name in text.dropna().unique()}
     cleaned = text.map(clean)
     changed = (text.notna() & (cleaned != text) & (text.str.strip() != "")).sum()
     if changed:
@@ -37,7 +37,8 @@ def clean_labels(labels: pd.Series, folder: Path) -> pd.Series:
     return cleaned
 
 
-def _clean_label(name: str, folder: Path) -> str | None:
+def clean_label(name: str, folder: Path) -> str | None:
+    """Return one label as `clean_labels` does, or nothing if nothing of it is left."""
     kinds = {unicodedata.category(sign) for sign in name.strip()}
     if "Cc" in kinds:
         raise SuiteError(f"{show_path(folder)}: the label {name!r} holds a control character. "

@@ -63,8 +63,6 @@ def read_folders(folder: Path, settings: DataSettings) -> pd.DataFrame:
     for place in places:
         images, left = list_images(place.path)
         others += left
-        if not images:
-            print(f"{show_path(place.path)} holds no images: no class of this name")
         rows += [(path.relative_to(folder).as_posix(), place.label, place.split or "train",
                   place.domain) for path in images]
     if others or beside:

@@ -40,7 +40,7 @@ def load_table(recipe: Recipe) -> pd.DataFrame:
     table = exclude_classes(table, settings.exclude, folder)
     if settings.missing_images != "quarantine":
         table = _take_present(table, settings.missing_images == "drop")
-    _refuse_ambiguous(table, folder)
+    _check_table(table, folder)
     table = correct_labels(table, settings)
     tested = (table.split == "test").sum()
     print(f"{show_path(data)}: {len(table)} images in {table.label.nunique()} classes"
@@ -126,7 +126,8 @@ def _refuse_names(odd: list[str]) -> SuiteError:
                       "them; old archives often need another encoding.")
 
 
-def _refuse_ambiguous(table: pd.DataFrame, folder: Path) -> None:
+def _check_table(table: pd.DataFrame, folder: Path) -> None:
+    """Raise SuiteError unless each image has one row and two classes have images to train on."""
     odd = [path for path in table.path
            if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in path)]
     if odd:

@@ -48,14 +48,18 @@ def find_part_pairs(images: pd.DataFrame, thumbnails: np.ndarray, keypoints: Key
                              (sizes[first], sizes[second]),
                              points >= LEAST and is_copy(agreement), agreement.details)
 
-    pairs = lay_pairs(_propose_parts(thumbnails, order, groups), sizes)
+    windows = list_windows() if 2 <= len(order) <= MOST else []
+    proposed = _choose_parts(_find_parts(thumbnails, order, windows), order, groups)
+    pairs = lay_pairs(_lay_parts(proposed, thumbnails, order, windows), sizes)
     return judge_pairs(pairs, judge, groups, "comparing parts").assign(how="transformed")
 
 
-def _propose_parts(thumbnails: np.ndarray, order: np.ndarray,
-                   groups: DisjointSet) -> pd.DataFrame:
-    """Return the pairs whose second may be a part of the first, as `find_near_pairs` does."""
-    windows = list_windows() if 2 <= len(order) <= MOST else []
+def _find_parts(thumbnails: np.ndarray, order: np.ndarray, windows: list) -> pd.DataFrame:
+    """Return images that look like a window of another one, likest first.
+
+    Columns: `whole` and `part`, positions in `order`; `window`, its number; `side` of it;
+    `likeness`.
+    """
     found = [np.empty((0, 4))]
     plain = describe(thumbnails, order)
     for across in tqdm(sorted({(side, left) for side, left, _ in windows}), "comparing windows",
@@ -70,7 +74,11 @@ def _propose_parts(thumbnails: np.ndarray, order: np.ndarray,
     found = pd.DataFrame({"whole": columns[0].astype(int), "part": columns[1].astype(int),
                           "window": columns[2].astype(int), "likeness": columns[3]})
     found["side"] = [windows[number][0] for number in found.window]
-    found = found.sort_values(["likeness", "whole", "part"], ascending=[False, True, True])
+    return found.sort_values(["likeness", "whole", "part"], ascending=[False, True, True])
+
+
+def _choose_parts(found: pd.DataFrame, order: np.ndarray, groups: DisjointSet) -> pd.DataFrame:
+    """Return the rows of those nearest to each image, of images that are not in one group yet."""
     # The best window of each size: at 16 x 16 the likest may have the wrong one.
     found = found[~found[["whole", "part", "side"]].duplicated()]
     best = found[~found[["whole", "part"]].duplicated()]
@@ -79,7 +87,12 @@ def _propose_parts(thumbnails: np.ndarray, order: np.ndarray,
     near |= rank_pairs(part, likeness, whole, len(order)) < NEIGHBOURS
     chosen = dict.fromkeys(zip(whole[near], part[near], strict=True))
     chosen = [pair for pair in chosen if not groups.connected(*order[list(pair)])][:PAIRS]
-    found = found[pd.MultiIndex.from_frame(found[["whole", "part"]]).isin(chosen)]
+    return found[pd.MultiIndex.from_frame(found[["whole", "part"]]).isin(chosen)]
+
+
+def _lay_parts(found: pd.DataFrame, thumbnails: np.ndarray, order: np.ndarray,
+               windows: list) -> pd.DataFrame:
+    """Return how each part lies in its whole, by its best window, as `find_near_pairs` does."""
     rows = []
     for pair in tqdm(found.itertuples(), "laying parts", len(found), unit="pair",
                      mininterval=2):

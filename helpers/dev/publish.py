@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
+from helpers.command import report_errors
 from helpers.execution import FOLDER, execute_apart
 from helpers.files import ROOT, SuiteError, show_path, write_whole
 from helpers.run import Run, open_run
@@ -100,7 +101,4 @@ def draw_overview(run: Run, path: Path, height: int = 420) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        publish()
-    except SuiteError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(report_errors(publish)())

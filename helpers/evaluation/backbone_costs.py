@@ -13,6 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from helpers.colab import DRIVE_FOLDER
+from helpers.command import report_errors
 from helpers.data.splits import sample_rows, select_rows
 from helpers.evaluation.baselines import open_part
 from helpers.evaluation.compare import compare_scores
@@ -114,15 +115,16 @@ def _measure(run: Run, backbone: str, weights: str, rows: pd.DataFrame,
                     "low": macro.low, "high": macro.high, "oof": oof}, "", 0
 
 
+@report_errors
 def main(folder: Path) -> int:
     """Extract and train in one backbone's folder, in this process; return the exit status."""
     try:
         own = Run(Recipe(**load_json(folder / "recipe.json")), folder)
         extract_run(own)
         train_run(own, progress=False)
-    except SuiteError as error:
+    except DownloadError as error:
         print(f"error: {error}", file=sys.stderr)
-        return NO_WEIGHTS if isinstance(error, DownloadError) else 1
+        return NO_WEIGHTS
     return 0
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from helpers.columns import read_table
+from helpers.command import report_errors
 from helpers.evaluation.intervals import find_interval, resample_scores
 from helpers.evaluation.scores import LOWER_IS_BETTER, OF_PREDICTIONS, create_sample
 from helpers.files import SuiteError, resolve_path, save_csv, show_path, write_whole
@@ -239,10 +240,12 @@ def compare_answers(answers: dict[str, pd.DataFrame], classes: list[str]) -> pd.
 if __name__ == "__main__":
     from helpers.pictures.comparisons import plot_differences
 
-    parser = argparse.ArgumentParser(prog="python -m helpers.evaluation.compare",
-                                     description="Compare runs on the same images.")
-    parser.add_argument("runs", nargs="+", metavar="outputs/RUN")
-    try:
+    @report_errors
+    def main() -> int:
+        """Run the command line and return its exit status."""
+        parser = argparse.ArgumentParser(prog="python -m helpers.evaluation.compare",
+                                         description="Compare runs on the same images.")
+        parser.add_argument("runs", nargs="+", metavar="outputs/RUN")
         places = parser.parse_args().runs
         differences = compare_runs(places)
         target = resolve_path(places[0])
@@ -252,5 +255,6 @@ if __name__ == "__main__":
             plot_differences(differences).savefig(temporary)
         print(differences.round(4).to_string(index=False))
         print(f"{show_path(target / 'comparison.csv')}, {show_path(picture)}")
-    except SuiteError as error:
-        sys.exit(f"error: {error}")
+        return 0
+
+    sys.exit(main())

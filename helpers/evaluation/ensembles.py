@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
+from helpers.command import report_errors
 from helpers.evaluation.calibration import apply_temperature, calibrate_answers
 from helpers.evaluation.compare import (
     ANSWERS,
@@ -128,15 +129,19 @@ def _fit_power(table: pd.DataFrame, classes: list[str]) -> float:
     return fit_temperature(np.log(np.maximum(sample.probabilities, LEAST)), sample.labels)
 
 
-if __name__ == "__main__":
+@report_errors
+def main() -> int:
+    """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m helpers.evaluation.ensembles",
                                      description="Average the answers of several runs.")
     parser.add_argument("runs", nargs="+", metavar="outputs/RUN")
     parser.add_argument("--to", required=True, metavar="FOLDER", help="where the answers go")
     options = parser.parse_args()
-    try:
-        place = resolve_path(options.to)
-        save_csv(combine_runs(options.runs, place), place / "comparison.csv")
-        print(f"{show_path(place)}: {ANSWERS}, {UNSEEN}, ensemble.json, comparison.csv")
-    except SuiteError as error:
-        sys.exit(f"error: {error}")
+    place = resolve_path(options.to)
+    save_csv(combine_runs(options.runs, place), place / "comparison.csv")
+    print(f"{show_path(place)}: {ANSWERS}, {UNSEEN}, ensemble.json, comparison.csv")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from helpers.command import report_errors
 from helpers.data.images import decode_image
 from helpers.files import SuiteError, hash_file, save_json, show_path, write_folder
 from helpers.network.preprocessing import describe_geometry
@@ -158,6 +159,7 @@ def open_session(path: Path):
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
+@report_errors
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m helpers.serving.export",
@@ -165,13 +167,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run", default="outputs/demo", metavar="outputs/RUN")
     parser.add_argument("--to", metavar="FOLDER", help="default: onnx/ beside the model")
     options = parser.parse_args(arguments)
-    try:
-        folder = find_model(options.run)
-        target = Path.cwd() / options.to if options.to else folder.parent / "onnx"
-        return 0 if try_export(load_predictor(folder), target) else 1
-    except SuiteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    folder = find_model(options.run)
+    target = Path.cwd() / options.to if options.to else folder.parent / "onnx"
+    return 0 if try_export(load_predictor(folder), target) else 1
 
 
 if __name__ == "__main__":

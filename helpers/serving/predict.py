@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from helpers.command import report_errors
 from helpers.data.class_folders import is_image
 from helpers.files import SuiteError, natural_key, resolve_path, show_path, write_whole
 from helpers.serving.predictor import Predictor, load_predictor
@@ -88,6 +89,7 @@ def write_predictions(predictor: Predictor, photos: Sequence[str], target: Path,
     return refused
 
 
+@report_errors
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m helpers.serving.predict",
@@ -103,19 +105,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--engine", default="auto", help="auto, torch or openvino")
     parser.add_argument("--precision", default="float32", help="float32, bf16 or fp16")
     options = parser.parse_args(arguments)
-    try:
-        photos = list_photos(options.photos)
-        predictor = load_predictor(options.run, options.engine, options.precision)
-        columns = predictor.note["text_columns"]
-        if options.texts and predictor.note["inputs"] != "both":
-            raise SuiteError("this model takes photos only: leave out --texts.")
-        texts = load_table_of_texts(Path(options.texts), columns, photos
-                                    ) if options.texts else None
-        target = resolve_target(options.out)
-        refused = write_predictions(predictor, photos, target, texts)
-    except SuiteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    photos = list_photos(options.photos)
+    predictor = load_predictor(options.run, options.engine, options.precision)
+    columns = predictor.note["text_columns"]
+    if options.texts and predictor.note["inputs"] != "both":
+        raise SuiteError("this model takes photos only: leave out --texts.")
+    texts = load_table_of_texts(Path(options.texts), columns, photos
+                                ) if options.texts else None
+    target = resolve_target(options.out)
+    refused = write_predictions(predictor, photos, target, texts)
     print(f"{show_path(target)}: {len(photos) - len(refused)} photos classified, "
           f"{len(refused)} could not be read")
     for photo, reason in list(refused.items())[:LISTED]:

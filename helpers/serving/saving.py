@@ -16,6 +16,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from helpers.colab import copy_results
+from helpers.command import report_errors
 from helpers.data.images import UnreadableImageError
 from helpers.data.splits import select_rows
 from helpers.data.table import restore_images
@@ -179,6 +180,7 @@ def _remove_stale_export(run: Run) -> None:
         print(f"{show_path(place)} was exported from an earlier model and is removed")
 
 
+@report_errors
 def main() -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m helpers.serving.saving",
@@ -187,22 +189,18 @@ def main() -> int:
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
                         help="serve, reference_photos, notes")
     options = parser.parse_args()
-    try:
-        run, settings = reopen_run(resolve_path(options.run)), parse_settings(options.set)
-        strange = set(settings) - set(ServingSettings.model_fields)
-        if strange:
-            raise SuiteError(f"--set {min(strange)}: only "
-                             f"{', '.join(ServingSettings.model_fields)} can be changed here; "
-                             "the run fixed the rest.")
-        run = replace(run, recipe=change_recipe(run.recipe, settings))
-        if run.is_current("model"):
-            print(f"{show_path(run.path('model'))} is there already")
-            return 0
-        print(f"saved {show_path(save_model(run))}")
-        copy_results(run.folder)
-    except SuiteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    run, settings = reopen_run(resolve_path(options.run)), parse_settings(options.set)
+    strange = set(settings) - set(ServingSettings.model_fields)
+    if strange:
+        raise SuiteError(f"--set {min(strange)}: only "
+                         f"{', '.join(ServingSettings.model_fields)} can be changed here; "
+                         "the run fixed the rest.")
+    run = replace(run, recipe=change_recipe(run.recipe, settings))
+    if run.is_current("model"):
+        print(f"{show_path(run.path('model'))} is there already")
+        return 0
+    print(f"saved {show_path(save_model(run))}")
+    copy_results(run.folder)
     return 0
 
 
