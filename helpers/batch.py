@@ -75,7 +75,7 @@ def _run_chosen(run: Run, chosen: list[Step], recipe: str, overrides: dict, limi
                 again: bool) -> bool:
     state_file, checked = run.folder / "progress.json", False
     state = load_json(state_file) if state_file.exists() else {}
-    for step in chosen:
+    for place, step in enumerate(chosen):
         name, record = step.name, state.pop(step.name, {})
         inputs = _hash_code(FOLDER / f"{name}.ipynb")
         if step is STEPS[0]:
@@ -85,7 +85,7 @@ def _run_chosen(run: Run, chosen: list[Step], recipe: str, overrides: dict, limi
             state[name] = record
             continue
         if not checked:
-            _call_apart(_check_inputs, run, FOLDER, chosen)
+            _call_apart(_check_inputs, run, FOLDER, chosen[place:])
             checked = True
         start = time.monotonic()
         save_json(state, state_file)
@@ -147,7 +147,7 @@ def _hash_data(run: Run) -> str:
     return digest
 
 
-def _check_inputs(run: Run, notebooks: Path, chosen: list[Step]) -> None:
+def _check_inputs(run: Run, notebooks: Path, ahead: list[Step]) -> None:
     """Say what the data is; raise SuiteError for wrong data or weights, and for a torn pair.
 
     That is a notebook whose `.py` says something else: which of the two was meant?
@@ -159,11 +159,12 @@ def _check_inputs(run: Run, notebooks: Path, chosen: list[Step]) -> None:
     from helpers.network.weights import check_network, find_weight_file
 
     check_network(run.recipe)
-    if find_weight_file(run.recipe):  # a broken one is better noticed now than in 03
+    # Weights that are broken, or out of reach, are better noticed now than in 03.
+    if find_weight_file(run.recipe) or any(step.name.startswith("03") for step in ahead):
         create_backbone(run.recipe)
-    if STEPS[0] in chosen:
+    if STEPS[0] in ahead:
         load_table(run.recipe)
-    for step in chosen:
+    for step in ahead:
         book = notebooks / f"{step.name}.ipynb"
         pair = [[cell.source for cell in jupytext.read(path).cells if cell.cell_type == "code"]
                 for path in (book, book.with_suffix(".py")) if path.exists()]

@@ -230,12 +230,15 @@ def test_the_runner_holds_next_to_nothing(finished, recipe):
     (["--set", "fold=3"], "did you mean 'folds'?"),
     (["--set", "folds"], "key=value, not 'folds'"),
     (["--set", "backbone=resnet5"], "no backbone 'resnet5'"),
+    (["--set", "weights=pretrained"], "the weights of test_efficientnet could not be downloaded"),
     (["--from", "19"], "no notebook '19'"),
     (["--from", "04", "--until", "02"], "no notebook lies from 04 until 02"),
 ])
 def test_wrong_settings_stop_before_anything_starts(recipe, arguments, words, capsys,
-                                                    monkeypatch):
+                                                    monkeypatch, tmp_path):
     monkeypatch.setattr(batch, "execute_apart", None)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))  # where nothing is cached
     assert batch.main(["--recipe", recipe, "--set", "run=wrong", *arguments]) == 2
     error = capsys.readouterr().err
     assert words in error
