@@ -1,10 +1,11 @@
-"""Processes: one job shared by several processes that torchrun has started.
+"""Processes: one job shared by several processes that torchrun has started, and what they obey.
 
 Without torchrun all of this is a matter of one process, and nothing is initialised.
 """
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,25 @@ def count_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def ignore_interrupts():
+    """Ignore Ctrl-C, here for a moment, in a process that is started now until it heeds them.
+
+    A terminal interrupts all of its processes at once, and one that is still importing would
+    answer with a page of its frames.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def heed_interrupts() -> None:
+    """Let Ctrl-C interrupt this process, which was started without."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -315,6 +316,24 @@ def test_a_batch_that_is_ended_takes_its_kernel_along(recipe, end, status):
         assert process.wait(60) == status
         assert not psutil.wait_procs(children, timeout=30)[1]
         assert end == "kill" or "leaked" not in process.stderr.read()
+    finally:
+        process.kill()
+
+
+def test_an_interrupt_from_the_terminal_shows_no_frames(recipe):
+    """Ctrl-C reaches all processes of a terminal, here one that is still importing."""
+    command = [sys.executable, "-m", "helpers.batch", "--recipe", recipe, "--set", "run=ctrl"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True)
+    try:
+        while process.poll() is None and not any(
+                "spawn_main" in " ".join(child.cmdline())
+                for child in psutil.Process(process.pid).children()):
+            time.sleep(0.02)
+        time.sleep(0.05)  # its first lines of Python
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr.read() == "interrupted; the same command continues\n"
     finally:
         process.kill()
 
