@@ -7,10 +7,11 @@ import difflib
 import reprlib
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
+from yaml import YAMLError
 
 from helpers.files import ROOT, SuiteError, resolve_path, show_path
+from helpers.plain_yaml import read_yaml, write_yaml
 from helpers.settings import OWNERS, SECTIONS, Recipe
 
 DATA = ROOT / "data"
@@ -37,7 +38,11 @@ def load_recipe(recipe: str, overrides: dict | None = None) -> Recipe:
     path = _find_recipe(str(recipe))
     try:
         settings = read_yaml(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise SuiteError(f"{show_path(path)} is no text in UTF-8, first in line {line}: save it "
+                         "as UTF-8.") from error
+    except (YAMLError, RecursionError) as error:
         raise SuiteError(f"{show_path(path)} is not valid YAML: {str(error)[:500]}") from error
     if not isinstance(settings, dict):
         raise SuiteError(f"{show_path(path)} holds no settings: write lines of `key: value`.")
@@ -59,34 +64,6 @@ def load_recipe(recipe: str, overrides: dict | None = None) -> Recipe:
             f"images there, or set `data` in {show_path(path)}."
         )
     return checked
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """A safe loader without two things that YAML allows: a key given twice, and aliases.
-
-    Of two keys the last would win in silence, and a few aliases unfold to gigabytes.
-    """
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"it uses the alias *{self.peek_event().anchor}: write the "
-                                 "value out instead")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node, deep=False):
-        known = {}
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else []:
-            line, name = key.start_mark.line + 1, (key.tag, str(key.value))
-            if name in known:
-                raise yaml.YAMLError(f"'{key.value}' stands there twice, in lines {known[name]} "
-                                     f"and {line}")
-            known[name] = line
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(text: str):
-    """Return the plain values of a YAML text; yaml.YAMLError for what is no such text."""
-    return yaml.load(text, _StrictLoader)
 
 
 def change_recipe(recipe: Recipe, settings: dict) -> Recipe:
@@ -192,15 +169,21 @@ def _explain(error: ValidationError, file: str, overrides: dict) -> str:
 
 
 def parse_settings(pairs: list[str]) -> dict:
-    """Turn `key=value` texts of a command line into a dictionary; values are read as YAML."""
+    """Turn `key=value` texts of a command line into a dictionary; values are read as YAML.
+
+    Text is taken as it is, without comments: a folder may be called `photos #1`.
+    """
     settings = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise SuiteError(f"--set takes key=value, not '{pair}'.")
         try:
-            settings[key.strip()] = read_yaml(value)
-        except (yaml.YAMLError, RecursionError):
+            read = read_yaml(value)
+            quoted = value.lstrip().startswith(('"', "'", "|", ">", "!"))
+            as_written = isinstance(read, str) and not quoted
+            settings[key.strip()] = value.strip() if as_written else read
+        except (YAMLError, RecursionError):
             raise SuiteError(f"--set {key}: '{value:.200}' is not a YAML value.") from None
     return settings
 
@@ -208,8 +191,7 @@ def parse_settings(pairs: list[str]) -> dict:
 def format_settings(settings: dict) -> list[str]:
     """Return `key=value` texts that `parse_settings` reads back as they were."""
     plain = {key: list(v) if isinstance(v, tuple) else v for key, v in settings.items()}
-    return [f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6)}"
-            .removesuffix("\n").removesuffix("\n...") for key, value in plain.items()]
+    return [f"{key}={write_yaml(value)}" for key, value in plain.items()]
 
 
 def describe_settings() -> str:

@@ -11,4 +11,5 @@ def setting(description: str, default=..., *, result: bool = True, **limits):
 class Section(BaseModel):
     """Settings about one thing; unknown ones are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A class, a folder or a column may be called 7.
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)

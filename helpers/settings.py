@@ -119,7 +119,11 @@ class DataSettings(Section):
     @classmethod
     def _read_codes_as_text(cls, names):
         # YAML reads an unquoted code as a number; class codes are text everywhere else.
-        return {str(k): v for k, v in names.items()} if isinstance(names, dict) else names
+        if not isinstance(names, dict):
+            return names
+        if any(code is None or isinstance(code, bool) for code in names):
+            raise ValueError("write a code true, false or null in quotes")
+        return {str(k): v for k, v in names.items()}
 
     @field_validator("class_names")
     @classmethod

@@ -29,11 +29,11 @@ from helpers.command import report_errors
 from helpers.data.archives import unpack_archive
 from helpers.data.checks import CHECKS, Seen
 from helpers.data.cifar import load_pickle
-from helpers.data.class_folders import is_image
 from helpers.data.csv_tables import parse_csv
 from helpers.data.images import UnreadableImageError, decode_image
 from helpers.data.inspection import inspect_images
 from helpers.data.layouts import read_folders
+from helpers.data.listing import is_image
 from helpers.data.splits import settle_small_classes
 from helpers.data.table import load_table
 from helpers.evaluation.intervals import score_with_intervals
@@ -112,6 +112,16 @@ def under(*folders: str) -> list[str]:
     ({"Annotations/1.xml": "", **dict.fromkeys(under("Data/CLS/train", "Data/CLS/val"))}, {},
      BOTH, "val joins"),
     ([*under("train"), "test/1.jpg"], {}, BOTH, "test holds no class folders"),
+    ([*under("Training", "Test"), "test-several/1.jpg", "papers/2.jpg"], {}, SPLIT,
+     "ignored papers, test-several"),
+    ([*under("train"), "train_unlabeled/1.jpg"], {}, BOTH, "ignored train_unlabeled"),
+    (["a/train/1.jpg", "a/test/2.jpg", "a/cover.jpg", "b/train/3.jpg", "b/test/4.jpg",
+      "b/probe/5.jpg"], {}, SPLIT, "b/probe are left out"),
+    (["a/x/1.jpg", "a/y/2.jpg", "b/3.jpg"], {}, BOTH, "folders in them (x, y) are part of"),
+    (["a/1.jpg", "a/.checkpoints/1.jpg", "a/@eaDir/1.jpg", "$RECYCLE.BIN/1.jpg", "b/2.jpg"], {},
+     BOTH, "2 images in 2 classes"),
+    ({"a/1": "", "a/2.jpg": None, "b/3.jpg": None, "c/4": "", "c/.5.jpg": ""}, {}, BOTH,
+     "c holds no images but hidden 1, no ending 1"),
     (["a/train/1.jpg", "a/test/2.jpg", "b/train/3.jpg", "b/test/4.jpg"], {}, SPLIT, ""),
     (["a/images/1.jpg", "b/images/2.jpg"], {}, BOTH, ""),  # a folder inside each class
     (["train/1.jpg", "bus/2.jpg", "car/3.jpg"], {},
@@ -141,6 +151,9 @@ def test_folders_are_read_as_they_were_meant(place, load, capsys, files, changes
     (under("pack/train/photo", "pack/train/sketch"), {},
      ["class_level: 3   2 classes", "class_level: 4   2 classes"]),
     (["train station/1.jpg", "test tube/2.jpg"], {}, ["two ways", "class_level: 1"]),
+    (["2023/a/1.jpg", "2023/b/2.jpg", "2024/a/3.jpg", "2025/b/4.jpg"], {}, ["two ways"]),
+    ([*under("."), *under("all")], {}, ["all holds folders of the same names as beside it (a, b)",
+                                        "set `data` to it"]),
     ([*under("train"), "bus/1.jpg"], {}, ["two ways", "train a split"]),
     (under("test"), {}, ["a test set and nothing to train on"]),
     (["a/1.jpg", "a/2.jpg"], {}, ["holds 1 class"]),
@@ -162,6 +175,25 @@ def test_domains_are_kept_beside_the_classes(place, load):
                  class_level=3)
     assert sorted(set(zip(table.domain, table.split, strict=True))) == [
         ("photo", "test"), ("photo", "train"), ("sketch", "train")]
+
+
+def test_images_behind_a_link_to_a_folder_are_read_once(place, load, tmp_path):
+    more = fill(tmp_path / "more", ["2.jpg", "3.jpg"])
+    fill(place, {"a/1.jpg": None, "a/more": more, "b/4.jpg": None})
+    (more / "back").symlink_to(place / "a")
+    assert len(load(place, **FOLDERS)) == 4
+
+
+def test_a_folder_that_may_not_be_read_is_named(place, load, monkeypatch):
+    def scan(folder, real=os.scandir):
+        if Path(folder).name == "b":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return real(folder)
+
+    fill(place, under("."))
+    monkeypatch.setattr(os, "scandir", scan)  # root may read everything
+    with pytest.raises(SuiteError, match=r"b cannot be read \(Permission denied\)"):
+        load(place, **FOLDERS)
 
 
 def test_a_link_back_to_the_data_is_no_class(place, load, capsys):
@@ -255,6 +287,48 @@ def test_ids_without_an_ending_are_found_in_a_folder_beside_the_table(place, loa
     assert [Path(path).name for path in table.path] == ["a.jpg", "b.png"]
 
 
+def test_images_in_several_folders_are_found_by_their_names(place, load, capsys):
+    fill(place, ["part_1/a.jpg", "part_2/cafe\u0301.jpg"])
+    fill(place, {"table.csv": rows("a,x\ncaf\u00e9,y\ngone,z\n")})
+    table = load(place, **TABLE, missing_images="drop")
+    assert list(table.image_id) == ["part_1/a.jpg", "part_2/cafe\u0301.jpg"]
+    assert "2 images were found by their names" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("files", "words"), [
+    (["train/a.jpg", "train/b.jpg", "test/a.jpg", "test/b.jpg"], ["/test and in ", "`images`"]),
+    (["1/a.jpg", "2/a.jpg", "3/b.jpg"], ["a.jpg, which may be 1/a.jpg or 2/a.jpg"]),
+    ({"photos/a.jpg": None, "photos/b.jpg": None, "labels.xlsx": "PK"}, []),
+])
+def test_of_two_files_with_the_name_none_is_guessed(place, load, files, words):
+    fill(place, files)
+    fill(place, {"table.csv": GOOD})
+    if not words:
+        assert len(load(place, **TABLE)) == 2
+        return
+    with pytest.raises(SuiteError) as error:
+        load(place, **TABLE)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_a_name_that_two_endings_fit_is_refused(place, load):
+    fill(place, ["a.png", "a.jpg", "b.jpg"])
+    fill(place, {"table.csv": GOOD.replace(".jpg", "")})
+    with pytest.raises(SuiteError, match=r"names a, which may be a\.jpg or a\.png"):
+        load(place, **TABLE)
+
+
+@pytest.mark.parametrize(("text", "encoding", "said"), [
+    ("image,label\na.jpg,caf\u00e9\nb.jpg,tea\n", "cp1252", "read as Western European"),
+    ("image,label,split\na.jpg,x,train\nb.jpg,y,test\n", "utf-8",
+     "`split` (train, test): `split_column: split` uses it"),
+])
+def test_what_a_table_may_mean_is_said(place, load, capsys, text, encoding, said):
+    fill(place, ["a.jpg", "b.jpg"])
+    assert len(load(fill(place, {"t.csv": text.encode(encoding)}), **TABLE)) == 2
+    assert said in capsys.readouterr().out
+
+
 def test_full_paths_of_this_computer_are_kept(place, load, tmp_path):
     elsewhere = fill(tmp_path / "elsewhere", ["p/a.jpg", "q/b.jpg"])
     fill(place, {"table.csv": rows(f"{elsewhere}/p/a.jpg,x\n{elsewhere}/q/b.jpg,y\n")})
@@ -280,6 +354,10 @@ def test_full_paths_of_this_computer_are_kept(place, load, tmp_path):
     (rows("gone.jpg,x\na.jpg,y\n"), {"missing_images": "drop"}, ["holds 1 class"]),
     (rows("../../etc/passwd,x\na.jpg,y\n"), {}, ["not there"]),
     ("", {}, ["no column 'image'"]),
+    ("Image,Class\na.jpg,x\n", {}, ["did you mean 'Image'", "`path_column`"]),
+    (rows("https://x.org/a.jpg,x\nb.jpg,y\n"), {}, ["1 addresses", "download the images"]),
+    (rows("a.jpg,\u30ce\u30fc\u30c8\n").encode("cp932"), {}, ["no text in UTF-8", "line 2"]),
+    (rows("a.jpg,Gr\u00f6\u00dfe\nb.jpg,").encode() + b"\xe9\n", {}, ["first in line 3"]),
     ("image,label\n", {}, ["a header and no rows"]),
 ])
 def test_tables_that_cannot_be_read_are_refused(place, load, content, changes, words):

@@ -4,14 +4,13 @@ Data sets come as `cat/`, `train/cat/`, `seg_train/seg_train/cat/`, `cat/train/`
 What the names make plain is read; where two readings are possible, the user is shown both.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.data.images import HEIF_SUFFIXES, IMAGE_SUFFIXES
+from helpers.data.listing import is_image, list_filled, list_folders, scan_folder
 from helpers.files import SuiteError, show_path
 
 SPLITS = {"train": "train", "training": "train", "val": "train", "valid": "train",
@@ -33,24 +32,6 @@ class ClassFolder:
     domain: str = ""  # folders above that are no splits, as photo or sketch
 
 
-def is_image(path: Path) -> bool:
-    """Return whether a file's name is that of an image, and not a hidden one."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-
-
-def list_folders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, without hidden ones and links to what is above them."""
-    with os.scandir(folder) as entries:  # which knows what is a folder without asking the disk
-        names = sorted(entry.name for entry in entries if entry.is_dir())
-    found = []
-    for path in (folder / name for name in names if name[0] != "." and name != "__MACOSX"):
-        if path.is_symlink() and folder.resolve().is_relative_to(path.resolve()):
-            print(f"{show_path(path)} leads back to {show_path(path.resolve())}: no class")
-        else:
-            found.append(path)
-    return found
-
-
 def find_class_folders(folder: Path, level: int | None) -> list[ClassFolder]:
     """Return the class folders below a folder, in the order of their names.
 
@@ -67,28 +48,6 @@ def find_class_folders(folder: Path, level: int | None) -> list[ClassFolder]:
         raise SuiteError(f"{show_path(folder)} holds a test set and nothing to train on: add "
                          "`train` beside it, or set `data` to the folder that holds the classes.")
     return found
-
-
-def list_images(folder: Path) -> tuple[list[Path], Counter]:
-    """Return the images below a folder, and the endings of the other files."""
-    # A link that leads nowhere is an image that is missing.
-    files = sorted(path for path in folder.rglob("*")
-                   if path.is_file() or (path.is_symlink() and not path.exists()))
-    images = [path for path in files if is_image(path)]
-    return images, count_others(files)
-
-
-def count_others(files: list[Path]) -> Counter:
-    """Return how many files are no images, by their ending."""
-    return Counter(path.suffix.lower() or path.name for path in files if not is_image(path))
-
-
-def describe_others(others: Counter) -> str:
-    """Return the endings in words: `.heic 120, .txt 2`."""
-    said = ", ".join(f"{ending} {count}" for ending, count in others.most_common())
-    if HEIF_SUFFIXES & others.keys() - IMAGE_SUFFIXES:
-        said += " (photos of iPhones are read once `pip install pillow-heif` was run)"
-    return said
 
 
 def read_split(name: str) -> tuple[str, str] | None:
@@ -108,48 +67,54 @@ def read_split(name: str) -> tuple[str, str] | None:
 
 def _read(folder: Path, split: str | None, depth: int) -> list[ClassFolder]:
     """Return the class folders below a folder that lies `depth` folders below the data's own."""
-    folders = _list_filled(folder)
+    folders = list_filled(folder, say=True)
     if split and not folders:
-        print(f"{show_path(folder)} holds no class folders: its images are left out. A saved "
-              "model classifies them with `python -m helpers.serving.predict`.")
+        print(f"{show_path(folder)} holds no class folders: its images are left out. If a table "
+              "names their labels, use `source: csv`.")
     splits = _find_splits(folder, folders, depth)
     if splits:
         return [place for path, own in splits.items() for place in _read(path, own, depth + 1)]
-    inside = {path: _list_filled(path, quiet=True) for path in folders}
-    direct = any(_holds_images(path) for path in folders)
+    inside = {path: list_filled(path) for path in folders}
+    direct = [path for path in folders if _holds_images(path)]
     if len(folders) == 1 and inside[folders[0]] and not direct:  # one folder around all
         return _read(folders[0], split, depth + 1)
-    if len(folders) > 1 and not direct and all(inside.values()):
-        shared = set.intersection(*({path.name for path in paths} for paths in inside.values()))
-        names = {path.name for paths in inside.values() for path in paths}
-        if all(read_split(name) for name in names):  # cat/train, cat/test
-            return [ClassFolder(path, above.name, read_split(path.name)[0])
-                    for above, paths in inside.items() for path in paths]
-        if len(shared) > 1:
-            raise _refuse_ambiguous(folder, folders, depth,
-                                    "holds folders of the same names")
+    inner = _find_inner_splits(inside, direct)
+    if inner:
+        return inner
+    _refuse_nested(folder, inside)
+    names = Counter(path.name for paths in inside.values() for path in paths)
+    if len(folders) > 1 and not direct and sum(count > 1 for count in names.values()) > 1:
+        raise _refuse_ambiguous(folder, folders, depth, "holds folders that others hold, too")
+    joined = {path.name: paths for path, paths in inside.items() if len(paths) > 1}
+    if joined and len(folders) > 1:
+        some = [path.name for paths in joined.values() for path in paths]
+        print(f"classes are {', '.join(path.name for path in folders[:SHOWN])}"
+              f"{', …' * (len(folders) > SHOWN)}; folders in them ({', '.join(some[:SHOWN])}"
+              f"{', …' * (len(some) > SHOWN)}) are part of their class. `class_level: "
+              f"{depth + 2}` would make these the classes")
     return [ClassFolder(path, path.name, split) for path in folders]
 
 
 def _find_splits(folder: Path, folders: list[Path], depth: int) -> dict[Path, str]:
     """Return the folders that are splits, none if they are classes."""
     named = {path: read_split(path.name) for path in folders if read_split(path.name)}
-    splits = {path: split for path, (split, _) in named.items()}
+    # With folders of their own, and no images beside these, they are hardly classes.
+    likely = {path: split for path, (split, rest) in named.items()
+              if not rest and len(list_filled(path)) > 1 and not _holds_images(path)}
     others = [path for path in folders if path not in named]
     rests = {rest for _, rest in named.values()}
+    splits = {path: split for path, (split, _) in named.items()}
     if len(rests) > 1 or (len(named) == 1 and rests != {""}):  # test tube, train station
-        if not others and len(set(splits.values())) > 1:
+        if "train" in likely.values() and ("test" in likely.values() or not others):
+            splits, others = likely, [path for path in folders if path not in likely]
+        elif likely or (not others and len(set(splits.values())) > 1):
+            raise _refuse_ambiguous(folder, folders, depth, "may be a class or a split")
+        else:
+            return {}
+    elif others and ("train" not in splits.values() or len(named) == 1):
+        if likely:  # beside cars and buses `train` is a class, but not with folders of its own
             raise _refuse_ambiguous(folder, folders, depth,
-                                    "begins with the name of a split")
-        return {}
-    if others and "train" not in splits.values():
-        return {}
-    if others and len(named) == 1:
-        # Beside cars and buses `train` is a class; with folders of its own it may be a split.
-        (path,) = named
-        if len(list_folders(path)) > 1 and not _holds_images(path):
-            raise _refuse_ambiguous(folder, folders, depth,
-                                    f"may be a class, or {path.name} a split")
+                                    f"may be a class, or {next(iter(likely)).name} a split")
         return {}
     joined = [path.name for path, split in splits.items()
               if split == "train" and "train" not in path.name.casefold()]
@@ -162,34 +127,59 @@ def _find_splits(folder: Path, folders: list[Path], depth: int) -> dict[Path, st
     return splits
 
 
+def _find_inner_splits(inside: dict[Path, list[Path]], direct: list[Path]) -> list[ClassFolder]:
+    """Return the class folders of `cat/train`, `cat/test`, `dog/train` ...; none if it is not so.
+
+    Args:
+        inside: the folders in each folder.
+        direct: those with images of their own.
+    """
+    splits = {path: {inner: split for inner in paths if (split := _read_clear(inner.name))}
+              for path, paths in inside.items()}
+    if not all("train" in own.values() for own in splits.values()) or not any(
+            "test" in own.values() for own in splits.values()):
+        return []
+    left = [*direct, *(path for above, paths in inside.items() for path in paths
+                       if path not in splits[above])]
+    if left:
+        print(f"the images in {', '.join(map(show_path, left))} are left out: those beside them "
+              "lie in folders of splits")
+    return [ClassFolder(path, above.name, split) for above, own in splits.items()
+            for path, split in own.items()]
+
+
+def _refuse_nested(folder: Path, inside: dict[Path, list[Path]]) -> None:
+    """Raise SuiteError if one of the folders holds what lies beside it once more."""
+    beside = {path.name for path in inside}
+    for path, paths in inside.items():
+        twice = sorted(beside & {inner.name for inner in paths})
+        if len(twice) > 1 and not _holds_images(path):
+            raise SuiteError(
+                f"{show_path(path)} holds folders of the same names as beside it "
+                f"({', '.join(twice)}): set `data` to it, or take it out of {show_path(folder)}.")
+
+
 def _take_level(folder: Path, level: int, split: str | None,
                 domain: tuple[str, ...]) -> Iterator[ClassFolder]:
-    for path in _list_filled(folder):
+    for path in list_filled(folder, say=True):
         if level == 1:
             yield ClassFolder(path, path.name, split, "/".join(domain))
             continue
         if _holds_images(path):
             print(f"{show_path(path)} lies above `class_level`: its own images are left out")
-        own = read_split(path.name)
-        clear = own is not None and not own[1]
-        yield from _take_level(path, level - 1, own[0] if clear else split,
-                               domain if clear else (*domain, path.name))
+        own = _read_clear(path.name)
+        yield from _take_level(path, level - 1, own or split,
+                               domain if own else (*domain, path.name))
 
 
-def _list_filled(folder: Path, quiet: bool = False) -> list[Path]:
-    """Return the folders in a folder with images somewhere below, and say which have none."""
-    filled = []
-    for path in list_folders(folder):
-        if any(is_image(Path(name)) for _, _, names in os.walk(path) for name in names):
-            filled.append(path)
-        elif not quiet:
-            others = describe_others(count_others(list(path.rglob("*.*"))))
-            print(f"{show_path(path)} holds no images{f' but {others}' * bool(others)}: no class")
-    return filled
+def _read_clear(name: str) -> str | None:
+    """Return the split that a folder's name says if it says nothing else."""
+    split, rest = read_split(name) or (None, "")
+    return None if rest else split
 
 
 def _holds_images(folder: Path) -> bool:
-    return any(is_image(path) for path in folder.iterdir() if path.is_file())
+    return any(map(is_image, scan_folder(folder)[1]))
 
 
 def _refuse_ambiguous(folder: Path, folders: list[Path], depth: int, why: str) -> SuiteError:
@@ -197,6 +187,8 @@ def _refuse_ambiguous(folder: Path, folders: list[Path], depth: int, why: str) -
     lines = [f"{show_path(folder)} can be read in two ways, because each of its folders {why}. "
              "Set `class_level`:", ""]
     for level, names in ((1, folders), (2, below)):
+        if not names:
+            continue
         lines.append(f"  class_level: {depth + level}   {len(names)} classes")
         lines += _draw_tree(folders, level)
     return SuiteError("\n".join(lines))

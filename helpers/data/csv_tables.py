@@ -1,4 +1,4 @@
-"""CSV tables: as spreadsheets and programs write them, read strictly; and the images they name.
+"""CSV tables: as spreadsheets and programs write them, read strictly.
 
 A row with a comma too many would give an image another label, so it is refused with its line.
 """
@@ -6,26 +6,23 @@ A row with a comma too many would give an image another label, so it is refused 
 import codecs
 import csv
 import io
-import posixpath
 import re
 from pathlib import Path
 
 import pandas as pd
 
-from helpers.data.class_folders import list_folders
-from helpers.data.images import IMAGE_SUFFIXES
 from helpers.files import SuiteError, show_path
+from helpers.recipe import suggest
 
 SEPARATORS = ",;\t|"
 SAMPLED = 50  # rows by which it is found out how a table is written
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", *sorted(IMAGE_SUFFIXES))  # the usual ones first
 KINDS = {b"PK\x03\x04": "an Excel workbook (.xlsx) or another archive",
          b"\xd0\xcf\x11\xe0": "an old Excel workbook (.xls)", b"%PDF": "a PDF document"}
 csv.field_size_limit(2**24)
 
 
 def parse_csv(path: Path, columns: list[str], index: bool = True,
-              filled: list[str] | None = None) -> pd.DataFrame:
+              filled: list[str] | None = None, hint: str = "") -> pd.DataFrame:
     """Read a CSV as text and check it; columns in `filled` (null: all) must not be empty.
 
     In UTF-8, UTF-16 or Windows encoding, separated by commas, semicolons, tabs or bars.
@@ -33,6 +30,7 @@ def parse_csv(path: Path, columns: list[str], index: bool = True,
     Args:
         columns: that it must have.
         index: whether the first column numbers the rows.
+        hint: what to do about a column that is missing.
 
     Returns:
         A DataFrame of text; empty fields are missing.
@@ -54,8 +52,9 @@ def parse_csv(path: Path, columns: list[str], index: bool = True,
                           for place, name in enumerate(header)]]
     for column in columns:
         if column not in table:
-            raise SuiteError(f"{show_path(path)} has no column '{column}'; it has: "
-                             f"{', '.join(map(str, table.columns))}.")
+            raise SuiteError(f"{show_path(path)} has no column '{column}'"
+                             f"{suggest(column, list(table.columns))}; it has: "
+                             f"{', '.join(map(str, table.columns))}.{hint}")
         empty = table.index[table[column].fillna("").str.strip() == ""]
         if len(empty) and column in (columns if filled is None else filled):
             raise SuiteError(f"{show_path(path)}: column '{column}' is empty in {len(empty)} "
@@ -73,46 +72,15 @@ def find_table(folder: Path, name: str | None, source: str) -> Path:
         return folder / name
     tables = [path for path in sorted(folder.iterdir())
               if path.suffix.lower() in (".csv", ".tsv") and not path.name.startswith(".")]
+    books = [path.name for path in folder.iterdir() if path.suffix.lower() in (".xlsx", ".xls")]
+    if not tables and books:
+        raise SuiteError(f"{show_path(folder)} holds no CSV, but {books[0]}: save it as CSV.")
     if len(tables) != 1:
         raise SuiteError(f"`source: {source}` needs `csv`, the name of the table in "
                          f"{show_path(folder)}"
                          + f" ({', '.join(path.name for path in tables)})" * bool(tables)
                          + ": set it in the recipe.")
     return tables[0]
-
-
-def locate_images(base: Path, names: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Return ids and paths of the images that a table names, found as people name them.
-
-    Names may lack their ending (`.jpg`) or their folder, or be the full paths of another
-    computer; which it is, some rows tell, and what was done is said in one line.
-
-    Args:
-        base: the folder where the names start.
-        names: text, one a row.
-    """
-    names = names.str.strip().str.replace("\\", "/").map(posixpath.normpath)
-    some = names.iloc[:: max(1, len(names) // SAMPLED)].tolist()
-    if names.map(_is_absolute).all():
-        return _locate_absolute(base, names, some)
-    best, place = max((_count_there(place, some, True), -number, place) for number, place in
-                      enumerate([base, *list_folders(base)]))[::2]
-    if not best:
-        return names, join_paths(base, names)
-    if place != base:
-        print(f"images are looked for in {show_path(place)}")
-    bare = ~names.map(lambda name: posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES)
-    whole = names.where(~bare, names.map(lambda name: _add_ending(place, name)) if bare.any()
-                        else names)
-    if (whole != names).any():
-        added = sorted({posixpath.splitext(name)[1] for name in whole[whole != names]})
-        print(f"added {', '.join(added)} to {(whole != names).sum()} names without an ending")
-    return whole, join_paths(place, whole)
-
-
-def join_paths(folder: Path, names: pd.Series) -> pd.Series:
-    """Return the paths, as a table keeps them, of names in a folder."""
-    return show_path(folder) + "/" + names
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[list], list[int]]:
@@ -148,7 +116,10 @@ def _read_rows(path: Path) -> tuple[list[str], list[list], list[int]]:
 
 
 def _read_text(path: Path) -> str:
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SuiteError(f"{show_path(path)} cannot be read ({error.strerror}).") from error
     for start, kind in KINDS.items():
         if content.startswith(start):
             raise SuiteError(f"{show_path(path)} is {kind}, no CSV: save the table as CSV.")
@@ -158,8 +129,18 @@ def _read_text(path: Path) -> str:
                          "table as CSV in UTF-8.")
     try:
         return content.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", "replace")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+    try:
+        if not content.decode("utf-8", "ignore").isascii():  # nearly all of it is UTF-8
+            raise ValueError
+        text = content.decode("cp1252")
+    except ValueError:
+        raise SuiteError(f"{show_path(path)} is no text in UTF-8, first in line {line}: save the "
+                         "table as CSV in UTF-8 (in Excel: `CSV UTF-8`).") from None
+    print(f"{show_path(path)} is not in UTF-8 (line {line}): read as Western European. If names "
+          "look wrong, save it as CSV in UTF-8")
+    return text
 
 
 def _find_separator(text: str) -> str:
@@ -174,38 +155,3 @@ def _find_separator(text: str) -> str:
         return len(set(sizes[:-1])) == 1 and sizes[0] > 1, sizes[0] if sizes else 0
 
     return max(SEPARATORS, key=count)
-
-
-def _is_absolute(name: str) -> bool:
-    return name.startswith("/") or bool(re.match("[A-Za-z]:/", name))
-
-
-def _count_there(place: Path, names: list[str], bare: bool) -> int:
-    return sum((place / (_add_ending(place, name) if bare else name)).is_file()
-               for name in names)
-
-
-def _add_ending(place: Path, name: str) -> str:
-    """Return a name with the ending that a file of it has, if it has none itself."""
-    if (place / name).is_file():
-        return name
-    return next((name + ending for ending in ENDINGS if (place / (name + ending)).is_file()),
-                name)
-
-
-def _locate_absolute(base: Path, names: pd.Series, some: list[str]) -> tuple:
-    """Return ids and paths of names that are full paths, of this computer or another one."""
-    above = posixpath.commonpath(names.map(posixpath.dirname).unique().tolist())
-    ids = names.str.slice(len(above)).str.lstrip("/")
-    if any(Path(name).is_file() for name in some):
-        return ids, names.map(show_path)
-    # Of all folders at the end of the common path, those that are here, too.
-    parts = [part for part in above.split("/") if part]
-    for start in range(len(parts) + 1):
-        place = base.joinpath(*parts[start:])
-        if _count_there(place, ids.loc[names.isin(some)].tolist(), False):
-            print(f"the table's paths are those of another computer: {above} is taken for "
-                  f"{show_path(place)}")
-            return ids, join_paths(place, ids)
-    raise SuiteError(f"the table names full paths, e.g. {some[0]}, which are not on this "
-                     f"computer, nor below {show_path(base)}: put the images there.")

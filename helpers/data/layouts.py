@@ -13,15 +13,16 @@ import pandas as pd
 
 from helpers.columns import RESERVED
 from helpers.data.cifar import read_cifar
-from helpers.data.class_folders import (
-    SPLITS,
+from helpers.data.class_folders import SPLITS, find_class_folders
+from helpers.data.csv_tables import find_table, parse_csv
+from helpers.data.image_paths import join_paths, locate_images
+from helpers.data.listing import (
     count_others,
     describe_others,
-    find_class_folders,
     is_image,
     list_images,
+    scan_folder,
 )
-from helpers.data.csv_tables import find_table, join_paths, locate_images, parse_csv
 from helpers.data.torchvision_sets import read_torchvision
 from helpers.files import SuiteError, natural_key, resolve_path, show_path
 from helpers.settings import DataSettings
@@ -57,7 +58,7 @@ def read_folders(folder: Path, settings: DataSettings) -> pd.DataFrame:
     rows, others, beside = [], Counter(), 0
     places = find_class_folders(folder, settings.class_level)
     for above in {folder, *(place.path.parent for place in places)}:
-        files = [path for path in above.iterdir() if path.is_file()]
+        files = scan_folder(above)[1]
         others += count_others(files)
         beside += sum(map(is_image, files))
     for place in places:
@@ -78,14 +79,15 @@ def read_folders(folder: Path, settings: DataSettings) -> pd.DataFrame:
 
 
 def read_csv(folder: Path, settings: DataSettings) -> pd.DataFrame:
-    """Read any CSV of paths and labels: `csv_tables`.
+    """Read any CSV of paths and labels: `csv_tables`, `image_paths`.
 
     Paths start at the CSV's folder, or at `images` in it. A column named by `split_column` may
     hold train, val or test; all other columns are kept.
     """
     path, part = find_table(folder, settings.csv, settings.source), settings.split_column
     columns = [settings.path_column, settings.label_column, *([part] if part else [])]
-    found = parse_csv(path, columns, index=False, filled=[columns[0], *columns[2:]])
+    found = parse_csv(path, columns, index=False, filled=[columns[0], *columns[2:]], hint=(
+        " Name the columns in `path_column` and `label_column`."))
     if found.empty:
         raise SuiteError(f"{show_path(path)} has a header and no rows below it.")
     names, paths = locate_images(path.parent / (settings.images or ""), found[columns[0]])
@@ -101,6 +103,9 @@ def read_csv(folder: Path, settings: DataSettings) -> pd.DataFrame:
         joined = sorted(set(said[table.split == "train"]) - {"train", "training"})
         if joined:
             print(f"{', '.join(joined)} joins the training images, since folds take its place")
+    elif "split" in found:
+        said = ", ".join(found.split.dropna().unique()[:5])
+        print(f"{path.name} has a column `split` ({said}): `split_column: split` uses it")
     rest = found.drop(columns=columns)
     renamed = {name: f"csv_{name}" for name in rest if name in RESERVED}
     if renamed:

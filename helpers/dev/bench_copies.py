@@ -22,10 +22,10 @@ import pandas as pd
 from PIL import Image
 
 from helpers.data.alterations import ALTERATIONS
-from helpers.data.class_folders import list_images
 from helpers.data.copies import find_copies, group_copies
 from helpers.data.images import UnreadableImageError, decode_image
 from helpers.data.inspection import inspect_images
+from helpers.data.listing import list_images
 from helpers.run import Run
 from helpers.settings import Recipe
 

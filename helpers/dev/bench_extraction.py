@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.data.class_folders import list_images
+from helpers.data.listing import list_images
 from helpers.features.engines import create_engine
 from helpers.features.forecast import forecast_extraction, measure_peak
 from helpers.features.streaming import ImageFiles, record_file, stream_features

@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from helpers.command import report_errors
-from helpers.data.class_folders import is_image
+from helpers.data.listing import is_image
 from helpers.files import SuiteError, natural_key, resolve_path, show_path, write_whole
 from helpers.serving.predictor import Predictor, load_predictor
 from helpers.training.text import check_texts, join_texts

@@ -1,0 +1,102 @@
+"""Listing: the folders and images that there are, without what machines keep beside them."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from helpers.data.images import HEIF_SUFFIXES, IMAGE_SUFFIXES
+from helpers.files import SuiteError, show_path
+
+# Copies and thumbnails that nobody made: by macOS, Synology, Windows, Linux.
+MACHINES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file's name is that of an image, and not a hidden one."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def scan_folder(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders and the files in a folder, sorted, links among them.
+
+    Hidden folders and those of MACHINES are left out. A link that leads nowhere is a file, one
+    that is missing.
+
+    Raises:
+        SuiteError: it cannot be read.
+    """
+    folders, files = [], []
+    try:
+        with os.scandir(folder) as entries:  # which knows its kind without asking the disk
+            for entry in entries:
+                if not entry.is_dir():
+                    files.append(folder / entry.name)
+                elif entry.name[0] != "." and entry.name not in MACHINES:
+                    folders.append(folder / entry.name)
+    except OSError as error:
+        raise SuiteError(f"{show_path(folder)} cannot be read ({error.strerror}): change its "
+                         "permissions, or take it out of the data.") from error
+    return sorted(folders), sorted(files)
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, without links to what is above them."""
+    return [path for path in scan_folder(folder)[0] if not _leads_back(path)]
+
+
+def list_filled(folder: Path, say: bool = False) -> list[Path]:
+    """Return the folders in a folder with images somewhere below.
+
+    Args:
+        say: print which of the others there are, and why they are none.
+    """
+    filled = []
+    for path in scan_folder(folder)[0]:
+        if _leads_back(path):
+            if say:
+                print(f"{show_path(path)} leads back to {show_path(path.resolve())}: no class")
+        elif any(map(is_image, _walk(path))):
+            filled.append(path)
+        elif say:
+            others = describe_others(count_others(list(_walk(path))))
+            print(f"{show_path(path)} holds no images{f' but {others}' * bool(others)}: no class")
+    return filled
+
+
+def list_images(folder: Path) -> tuple[list[Path], Counter]:
+    """Return the images below a folder, and the endings of the other files."""
+    files = sorted(_walk(folder))
+    return [path for path in files if is_image(path)], count_others(files)
+
+
+def count_others(files: list[Path]) -> Counter:
+    """Return how many files are no images, by their ending."""
+    return Counter("hidden" if path.name.startswith(".") else path.suffix.lower() or "no ending"
+                   for path in files if not is_image(path))
+
+
+def describe_others(others: Counter) -> str:
+    """Return the endings in words: `.heic 120, .txt 2`."""
+    said = ", ".join(f"{ending} {count}" for ending, count in others.most_common())
+    if HEIF_SUFFIXES & others.keys() - IMAGE_SUFFIXES:
+        said += " (photos of iPhones are read once `pip install pillow-heif` was run)"
+    return said
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield all files below a folder, through links, but never twice around."""
+    folders, files = scan_folder(folder)
+    yield from files
+    for path in folders:
+        if not _leads_back(path):
+            yield from _walk(path)
+
+
+def _leads_back(path: Path) -> bool:
+    """Return whether a folder is a link to one above it."""
+    if not path.is_symlink():
+        return False
+    real = path.resolve()
+    return path.parent.resolve().is_relative_to(real) or real in {
+        above.resolve() for above in path.parents}
