@@ -78,9 +78,12 @@ def _run_chosen(run: Run, chosen: list[Step], recipe: str, overrides: dict, limi
     state = load_json(state_file) if state_file.exists() else {}
     for place, step in enumerate(chosen):
         name, record = step.name, state.pop(step.name, {})
-        inputs = _hash_code(FOLDER / f"{name}.ipynb")
+        inputs, data = _hash_code(FOLDER / f"{name}.ipynb"), {}
         if step is STEPS[0]:
-            inputs += _call_apart(_hash_data, run)
+            digest = _call_apart(_hash_data, run)
+            data = {"data": show_path(run.recipe.data.place), "digest": digest}
+            _refuse_other_data(run, record, data)
+            inputs += digest
         if record.get("inputs") == inputs and not again and run.is_done(step):
             print(f"{name}: done on {record['finished']}, nothing to do")
             state[name] = record
@@ -93,13 +96,21 @@ def _run_chosen(run: Run, chosen: list[Step], recipe: str, overrides: dict, limi
         if not execute_apart(run, name, recipe, overrides, limit_s):
             return False
         seconds = round(time.monotonic() - start, 1)
-        state[name] = {"inputs": inputs, "seconds": seconds,
+        state[name] = {"inputs": inputs, **data, "seconds": seconds,
                        "finished": datetime.now(UTC).isoformat(timespec="seconds")}
         save_json(state, state_file)
         copy_results(run.folder)
         print(f"{name}: done in {seconds:.0f} s")
     print(f"all done: {show_path(run.folder)}")
     return True
+
+
+def _refuse_other_data(run: Run, then: dict, now: dict) -> None:
+    """Raise SuiteError if a run's results are of another folder, which is no copy of this one."""
+    if "data" in then and all(then[key] != now[key] for key in now):
+        raise SuiteError(f"{show_path(run.folder)} holds results of {then['data']}: set `run` to "
+                         f"another name for those of {now['data']}, or remove them with `python "
+                         f"-m helpers.removal {run.folder.name}`.")
 
 
 def _choose(first: str | None, last: str | None) -> list[Step]:

@@ -187,8 +187,9 @@ def test_only_notebooks_that_reach_a_changed_helper_are_run_again(run_again, mon
     assert run_again("--until", "07") == []
 
 
-def test_changed_data_is_noticed_and_touched_data_is_not(folders, write_recipe, tmp_path,
-                                                         monkeypatch):
+@pytest.fixture
+def executed(monkeypatch):
+    """Pretend to execute 01; the list of what was."""
     executed = []
 
     def pretend(run, name, *rest):
@@ -200,6 +201,11 @@ def test_changed_data_is_noticed_and_touched_data_is_not(folders, write_recipe, 
 
     monkeypatch.setattr(batch, "execute_apart", pretend)
     monkeypatch.setattr(batch, "_call_apart", lambda function, *rest: function(*rest))
+    return executed
+
+
+def test_changed_data_is_noticed_and_touched_data_is_not(folders, write_recipe, tmp_path,
+                                                         executed):
     archive = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", folders))
     recipe = write_recipe("tiny", archive, source="folders", run="archive")
 
@@ -294,6 +300,20 @@ def test_two_batches_never_share_a_run(finished, recipe, capsys):
     with FileLock(finished.folder / ".lock"):
         assert batch.main(["--recipe", recipe]) == 2
     assert "another batch is at work" in capsys.readouterr().err
+
+
+def test_results_of_other_data_are_not_replaced(folders, write_recipe, tmp_path, capsys,
+                                                executed):
+    """Two folders of one name would share a run; a moved one is still the same."""
+    for name in ("one", "other", "moved"):
+        shutil.copytree(folders, tmp_path / name / "photos")
+    next((tmp_path / "other/photos").rglob("*.jpg")).unlink()
+    recipe = write_recipe("tiny", tmp_path / "one/photos", source="folders", run="twins")
+    arguments = ["--recipe", recipe, "--until", "01", "--set"]
+    assert batch.main([*arguments, f"data={tmp_path}/one/photos"]) == 0
+    assert batch.main([*arguments, f"data={tmp_path}/other/photos"]) == 2
+    assert f"holds results of {tmp_path}/one/photos: set `run`" in capsys.readouterr().err
+    assert batch.main([*arguments, f"data={tmp_path}/moved/photos"]) == 0
 
 
 def find_kernels(process: psutil.Process) -> list[psutil.Process]:

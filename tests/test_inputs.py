@@ -34,12 +34,16 @@ from helpers.data.images import UnreadableImageError, decode_image
 from helpers.data.inspection import inspect_images
 from helpers.data.layouts import read_folders
 from helpers.data.listing import is_image
-from helpers.data.splits import settle_small_classes
+from helpers.data.preparation import inspect_run, load_used
+from helpers.data.splits import join_groups, settle_small_classes
 from helpers.data.table import load_table
 from helpers.evaluation.intervals import score_with_intervals
 from helpers.files import ROOT, SuiteError, load_json, write_whole
 from helpers.network.backbones import create_backbone
-from helpers.recipe import load_recipe
+from helpers.pictures.charts import plot_class_counts
+from helpers.pictures.fonts import tell_missing_signs
+from helpers.recipe import format_settings, load_recipe, parse_settings
+from helpers.run import Run
 from helpers.settings import DataSettings
 
 FOLDERS, TABLE = {"source": "folders"}, {"source": "csv"}
@@ -196,6 +200,54 @@ def test_a_folder_that_may_not_be_read_is_named(place, load, monkeypatch):
         load(place, **FOLDERS)
 
 
+@pytest.mark.parametrize(("files", "said"), [
+    ([*under("."), "a/0_mask.jpg", "b/x_mask.jpg"], "1 images are named like another one"),
+    (["a|b/1.jpg", "b|a/2.jpg"], "2 labels such as 'a|b' look like several at once"),
+    (["['a', 'b']/1.jpg", "b/2.jpg"], "1 labels such as"),
+])
+def test_what_folders_may_mean_is_said(place, load, capsys, files, said):
+    load(fill(place, files), **FOLDERS)
+    assert said in capsys.readouterr().out
+
+
+def test_a_large_group_may_be_a_word_for_none(capsys):
+    table = pd.DataFrame({"group": range(9), "patient": ["unknown"] * 6 + list("abc")})
+    join_groups(table, "patient")
+    assert "67% of the images have 'unknown' in 'patient'" in capsys.readouterr().out
+
+
+def test_signs_that_no_font_has_are_said_in_one_line(capsys, recwarn):
+    figure = plot_class_counts(pd.Series({"\U0001fbf0 \U0001fbf1": 3, "b": 2}))
+    with tell_missing_signs("counts.png"):
+        figure.savefig(io.BytesIO())
+    assert "counts.png shows 2 signs of names as boxes" in capsys.readouterr().out
+    assert not recwarn
+
+
+def test_the_suite_itself_is_no_data(load):
+    with pytest.raises(SuiteError, match="holds the suite itself"):
+        load(ROOT, **FOLDERS)
+
+
+def test_images_that_are_gone_since_01_are_named(place, write_recipe, tmp_path):
+    fill(place, [f"{name}/{number}.jpg" for name in "ab" for number in range(9)])
+    run = Run(load_recipe(write_recipe("inputs", place, near_copy=1, quarantine=[], **FOLDERS)),
+              tmp_path / "run")
+    inspect_run(run)
+    (place / "b").rename(place / "c")
+    with pytest.raises(SuiteError, match=r"9 of 18 images are gone since 01_eda, e\.g\. .*b/0"):
+        load_used(run)
+
+
+def test_a_file_that_may_not_be_read_is_set_aside(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # root may read everything
+    images = inspect_images(pd.DataFrame({"image_id": ["a"], "path": [str(tmp_path / "a.jpg")]}))
+    assert images.reason[0] == "cannot be read: Permission denied"
+
+
 def test_a_link_back_to_the_data_is_no_class(place, load, capsys):
     fill(place, under("."))
     (place / "again").symlink_to(place)
@@ -297,7 +349,7 @@ def test_images_in_several_folders_are_found_by_their_names(place, load, capsys)
 
 @pytest.mark.parametrize(("files", "words"), [
     (["train/a.jpg", "train/b.jpg", "test/a.jpg", "test/b.jpg"], ["/test and in ", "`images`"]),
-    (["1/a.jpg", "2/a.jpg", "3/b.jpg"], ["a.jpg, which may be 1/a.jpg or 2/a.jpg"]),
+    (["x/1/a.jpg", "x/2/a.jpg", "x/3/b.jpg"], ["a.jpg, which may be x/1/a.jpg or x/2/"]),
     ({"photos/a.jpg": None, "photos/b.jpg": None, "labels.xlsx": "PK"}, []),
 ])
 def test_of_two_files_with_the_name_none_is_guessed(place, load, files, words):
@@ -399,6 +451,7 @@ def test_no_table_ends_in_a_raw_error(tmp_path_factory, content):
     ("source: folders\ndata: x\nrun: my run\n", ["letters (a to z)"]),
     (f"source: folders\ndata: x\nrun: {'r' * 300}\n", ["up to 100 letters"]),
     ("a: " + "[" * 3000, ["not valid YAML"]),
+    ("source: folders\ndata: x\nclass_names: {true: a}\n", ["true, false or null in quotes"]),
 ])
 def test_recipes_that_cannot_be_read_are_refused(tmp_path, text, words):
     (tmp_path / "own.yaml").write_text(text)
@@ -416,6 +469,27 @@ def test_no_recipe_ends_in_a_raw_error(tmp_path_factory, text):
     path.write_text(text)
     with pytest.raises(SuiteError):
         load_recipe(str(path))
+
+
+def test_names_are_read_as_they_are_written(place, write_recipe):
+    fill(place, under("."))
+    changes = parse_settings(["exclude=[no, 001, 7]", "run=2024-05-01", "csv=12:30",
+                              f"data={place} #1", "class_names={no: healthy}"])
+    place.rename(f"{place} #1")
+    recipe = load_recipe("own", changes)
+    assert recipe.data.exclude == ["no", "001", "7"] and recipe.run_name == "2024-05-01"
+    assert recipe.data.csv == "12:30" and recipe.data.place.name == "data #1"
+    assert recipe.data.class_names == {"no": "healthy"}
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=8)
+    | st.sampled_from(["no", "010", "1e5", "12:30", "null", "~", "x #1", "2024-05-01", "="]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abn1", max_size=3),
+                                                                inner, max_size=3)))
+def test_settings_are_read_back_as_they_were(value):
+    assert parse_settings(format_settings({"key": value})) == {"key": value}
 
 
 def test_the_demos_recipe_is_not_for_other_data(folders):
@@ -553,6 +627,12 @@ def test_an_archive_that_was_cut_off_leaves_nothing_behind(place, load, cut):
     with pytest.raises(SuiteError, match=r"data\.tar\.gz is damaged or no archive"):
         load(archive, **FOLDERS)
     assert not [path for path in place.parent.rglob("*") if "partial" in path.name]
+
+
+def test_names_of_an_archive_from_a_mac_are_read(place, load):
+    archive = pack(fill(place, ["cafXX/1.jpg", "tea/2.jpg"]), ".zip")
+    archive.write_bytes(archive.read_bytes().replace(b"cafXX", "caf\u00e9".encode()))
+    assert describe(load(archive, **FOLDERS)) == ["caf\u00e9 train", "tea train"]
 
 
 def test_a_zip_that_fails_half_way_leaves_nothing_behind(place, load, tmp_path):

@@ -147,7 +147,17 @@ def _list_zip(archive: Path, opened: zipfile.ZipFile) -> Iterator[Member]:
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise SuiteError(f"{show_path(archive)} is packed in a way that is not read here: "
                              "pack it anew as a usual .zip, or as .tar.gz.")
-        yield Member(_use_slashes(info.filename), info.file_size, partial(opened.open, info))
+        yield Member(_use_slashes(_read_name(info)), info.file_size, partial(opened.open, info))
+
+
+def _read_name(info: zipfile.ZipInfo) -> str:
+    """Return a member's name: macOS writes UTF-8 without saying so, which zipfile misreads."""
+    if info.flag_bits & 0x800:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
 
 
 def _list_tar(archive: Path, opened: tarfile.TarFile) -> Iterator[Member]:

@@ -141,10 +141,10 @@ def find_deep(seen: Seen):
                        for white in rows.white]
 
 
-def _match(column: str, pattern: str):
+def _match(column: str, pattern: str, note: str = ""):
     """Return a check for a fact of the file's header."""
     return lambda seen: (seen.readable[seen.readable[column].astype(str).str.fullmatch(pattern)],
-                         1.0, "")
+                         1.0, note)
 
 
 def find_exact(seen: Seen):
@@ -195,7 +195,7 @@ CHECKS: dict[str, Callable[[Seen], tuple]] = {
     "extension": find_wrong_extensions,
     "transparency": _match("transparent", "True"),
     "rotated": _match("rotated", "True"),
-    "animated": _match("animated", "True"),
+    "animated": _match("animated", "True", "of its frames or pages the first is used"),
     "CMYK": _match("mode", "CMYK"),
     "16-bit": find_deep,
     "palette": _match("mode", "P"),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.data.listing import is_image, list_filled, list_folders, scan_folder
+from helpers.data.listing import holds_images, list_filled, list_folders
 from helpers.files import SuiteError, show_path
 
 SPLITS = {"train": "train", "training": "train", "val": "train", "valid": "train",
@@ -75,7 +75,7 @@ def _read(folder: Path, split: str | None, depth: int) -> list[ClassFolder]:
     if splits:
         return [place for path, own in splits.items() for place in _read(path, own, depth + 1)]
     inside = {path: list_filled(path) for path in folders}
-    direct = [path for path in folders if _holds_images(path)]
+    direct = [path for path in folders if holds_images(path)]
     if len(folders) == 1 and inside[folders[0]] and not direct:  # one folder around all
         return _read(folders[0], split, depth + 1)
     inner = _find_inner_splits(inside, direct)
@@ -100,7 +100,7 @@ def _find_splits(folder: Path, folders: list[Path], depth: int) -> dict[Path, st
     named = {path: read_split(path.name) for path in folders if read_split(path.name)}
     # With folders of their own, and no images beside these, they are hardly classes.
     likely = {path: split for path, (split, rest) in named.items()
-              if not rest and len(list_filled(path)) > 1 and not _holds_images(path)}
+              if not rest and len(list_filled(path)) > 1 and not holds_images(path)}
     others = [path for path in folders if path not in named]
     rests = {rest for _, rest in named.values()}
     splits = {path: split for path, (split, _) in named.items()}
@@ -153,7 +153,7 @@ def _refuse_nested(folder: Path, inside: dict[Path, list[Path]]) -> None:
     beside = {path.name for path in inside}
     for path, paths in inside.items():
         twice = sorted(beside & {inner.name for inner in paths})
-        if len(twice) > 1 and not _holds_images(path):
+        if len(twice) > 1 and not holds_images(path):
             raise SuiteError(
                 f"{show_path(path)} holds folders of the same names as beside it "
                 f"({', '.join(twice)}): set `data` to it, or take it out of {show_path(folder)}.")
@@ -165,7 +165,7 @@ def _take_level(folder: Path, level: int, split: str | None,
         if level == 1:
             yield ClassFolder(path, path.name, split, "/".join(domain))
             continue
-        if _holds_images(path):
+        if holds_images(path):
             print(f"{show_path(path)} lies above `class_level`: its own images are left out")
         own = _read_clear(path.name)
         yield from _take_level(path, level - 1, own or split,
@@ -176,10 +176,6 @@ def _read_clear(name: str) -> str | None:
     """Return the split that a folder's name says if it says nothing else."""
     split, rest = read_split(name) or (None, "")
     return None if rest else split
-
-
-def _holds_images(folder: Path) -> bool:
-    return any(map(is_image, scan_folder(folder)[1]))
 
 
 def _refuse_ambiguous(folder: Path, folders: list[Path], depth: int, why: str) -> SuiteError:

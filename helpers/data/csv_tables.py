@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from helpers.data.listing import scan_folder
 from helpers.files import SuiteError, show_path
 from helpers.recipe import suggest
 
@@ -70,9 +71,10 @@ def find_table(folder: Path, name: str | None, source: str) -> Path:
     """
     if name is not None:
         return folder / name
-    tables = [path for path in sorted(folder.iterdir())
+    _, files = scan_folder(folder)
+    tables = [path for path in files
               if path.suffix.lower() in (".csv", ".tsv") and not path.name.startswith(".")]
-    books = [path.name for path in folder.iterdir() if path.suffix.lower() in (".xlsx", ".xls")]
+    books = [path.name for path in files if path.suffix.lower() in (".xlsx", ".xls")]
     if not tables and books:
         raise SuiteError(f"{show_path(folder)} holds no CSV, but {books[0]}: save it as CSV.")
     if len(tables) != 1:

@@ -71,6 +71,11 @@ def inspect_images(table: pd.DataFrame, run: Run | None = None) -> pd.DataFrame:
     if keypoints and rank() == 0:
         save_keypoints(_keypoints_file(run), map(keypoints.load, range(keypoints.count)))
     wait_for_all()
+    if "white" in images and images.white.nunique() > 1 and rank() == 0:
+        whites = ", ".join(f"{white:g} in {count}"
+                           for white, count in images.white.value_counts().items())
+        print(f"images of more than 8 bits were scaled by what each uses, white being {whites}: "
+              "if they come from one device, save them as 8 bits on one scale")
     return images
 
 
@@ -185,10 +190,17 @@ def _join_facts(table: pd.DataFrame, shards: Shards, thumbnails: Path | None) ->
 
 def _inspect(keypoints: int, path: str) -> tuple[dict, np.ndarray, tuple]:
     file, nothing = resolve_path(path), np.zeros((THUMBNAIL, THUMBNAIL), np.uint8)
-    content = file.read_bytes() if file.is_file() else b""
-    facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "reason": ""}
     try:
-        image = decode_image(path, content if file.is_file() else None)
+        content, reason = file.read_bytes(), ""
+    except OSError as error:
+        content, reason = b"", ("file is missing" if isinstance(error, FileNotFoundError)
+                                else f"cannot be read: {error.strerror}")
+    facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(),
+             "reason": reason}
+    if reason:
+        return facts, nothing, NO_KEYPOINTS
+    try:
+        image = decode_image(path, content)
         facts |= describe_header(content)
     except UnreadableImageError as error:
         return facts | {"reason": str(error)}, nothing, NO_KEYPOINTS

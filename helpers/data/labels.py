@@ -1,5 +1,6 @@
 """Labels: each class written in one way, named readably, some left out."""
 
+import re
 import unicodedata
 from pathlib import Path
 
@@ -28,6 +29,11 @@ def clean_labels(labels: pd.Series, folder: Path) -> pd.Series:
     if changed:
         print(f"cleaned {changed} labels in {show_path(folder)} of spaces, invisible signs or "
               "accents written in another way")
+    several = [name for name in cleaned.dropna().unique()
+               if re.search(r"\|.|;.|^[\[({].*,", name)]
+    if several:
+        print(f"{len(several)} labels such as {several[0]!r} look like several at once: an image "
+              "has one class here, so that each of them is a class of its own")
     seen = {}
     for name in cleaned.dropna().unique():
         other = seen.setdefault(_comparable(name), name)

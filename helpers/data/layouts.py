@@ -5,6 +5,7 @@ A reader takes the data's folder and the recipe's data settings, and returns `im
 the end, and in `source` of `helpers.settings`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ from helpers.data.listing import (
 from helpers.data.torchvision_sets import read_torchvision
 from helpers.files import SuiteError, natural_key, resolve_path, show_path
 from helpers.settings import DataSettings
+
+MASK = re.compile(r"[-_ ](mask|seg|segmentation|label|gt|annotation)(_?\d+)?$", re.IGNORECASE)
 
 
 def read_rakuten(folder: Path, settings: DataSettings) -> pd.DataFrame:
@@ -70,6 +73,7 @@ def read_folders(folder: Path, settings: DataSettings) -> pd.DataFrame:
         said = [f"{beside} images beside the class folders"] * bool(beside)
         print(f"left out in {show_path(folder)}: "
               f"{', '.join([*said, *[describe_others(others)] * bool(others)])}")
+    _tell_masks([name for name, *_ in rows])
     if not rows:
         raise SuiteError(f"{show_path(folder)} holds no images in class folders: put them as "
                          f"{folder.name}/<class>/<image>, as .jpg, .png, .webp or .tif.")
@@ -131,7 +135,7 @@ def read_alternating(folder: Path, settings: DataSettings) -> pd.DataFrame:
         files = table.path.map(resolve_path)
         images = files.iloc[0].parent
         ranks = {name: place for place, name in enumerate(sorted(
-            (path.name for path in images.iterdir() if is_image(path)), key=natural_key))}
+            (path.name for path in scan_folder(images)[1] if is_image(path)), key=natural_key))}
         gone = files[~files.map(lambda file: file.parent == images and file.name in ranks)]
         if len(gone):
             raise SuiteError(f"the table in {show_path(folder)} names {len(gone)} images that "
@@ -139,6 +143,15 @@ def read_alternating(folder: Path, settings: DataSettings) -> pd.DataFrame:
         kept = files.map(lambda file: ranks[file.name] % 2) == (settings.keep == "odd")
     print(f"kept {kept.sum()} of {len(table)} images ({settings.keep}), set the others aside")
     return table[kept].reset_index(drop=True)
+
+
+def _tell_masks(names: list[str]) -> None:
+    """Print how many images are named like others, with a word for masks behind."""
+    stems = {name.rpartition(".")[0] for name in names}
+    masks = sorted(stem for stem in stems if MASK.search(stem) and MASK.sub("", stem) in stems)
+    if masks:
+        print(f"{len(masks)} images are named like another one with more behind it, e.g. "
+              f"{masks[0]}: if they are masks, take them out of the class folders")
 
 
 def _find_folder(folder: Path, name: str) -> Path:

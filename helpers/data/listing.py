@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from helpers.data.images import HEIF_SUFFIXES, IMAGE_SUFFIXES
@@ -10,11 +11,12 @@ from helpers.files import SuiteError, show_path
 
 # Copies and thumbnails that nobody made: by macOS, Synology, Windows, Linux.
 MACHINES = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+SUFFIXES = tuple(IMAGE_SUFFIXES)
 
 
 def is_image(path: Path) -> bool:
     """Return whether a file's name is that of an image, and not a hidden one."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return _names_image(path.name)
 
 
 def scan_folder(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -27,17 +29,24 @@ def scan_folder(folder: Path) -> tuple[list[Path], list[Path]]:
         SuiteError: it cannot be read.
     """
     folders, files = [], []
+    with _read_entries(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir():
+                files.append(entry.name)
+            elif entry.name[0] != "." and entry.name not in MACHINES:
+                folders.append(entry.name)
+    return [folder / name for name in sorted(folders)], [folder / name for name in sorted(files)]
+
+
+@contextmanager
+def _read_entries(folder: Path) -> Iterator[Iterator[os.DirEntry]]:
+    """Yield a folder's entries, which know their kind without asking the disk."""
     try:
-        with os.scandir(folder) as entries:  # which knows its kind without asking the disk
-            for entry in entries:
-                if not entry.is_dir():
-                    files.append(folder / entry.name)
-                elif entry.name[0] != "." and entry.name not in MACHINES:
-                    folders.append(folder / entry.name)
+        with os.scandir(folder) as entries:
+            yield entries
     except OSError as error:
         raise SuiteError(f"{show_path(folder)} cannot be read ({error.strerror}): change its "
                          "permissions, or take it out of the data.") from error
-    return sorted(folders), sorted(files)
 
 
 def list_folders(folder: Path) -> list[Path]:
@@ -56,7 +65,7 @@ def list_filled(folder: Path, say: bool = False) -> list[Path]:
         if _leads_back(path):
             if say:
                 print(f"{show_path(path)} leads back to {show_path(path.resolve())}: no class")
-        elif any(map(is_image, _walk(path))):
+        elif _holds_some(path):
             filled.append(path)
         elif say:
             others = describe_others(count_others(list(_walk(path))))
@@ -66,8 +75,11 @@ def list_filled(folder: Path, say: bool = False) -> list[Path]:
 
 def list_images(folder: Path) -> tuple[list[Path], Counter]:
     """Return the images below a folder, and the endings of the other files."""
-    files = sorted(_walk(folder))
-    return [path for path in files if is_image(path)], count_others(files)
+    folders, files = scan_folder(folder)
+    if folders:
+        files = sorted(_walk(folder))
+    images = [path for path in files if _names_image(path.name)]
+    return images, count_others(files) if len(images) < len(files) else Counter()
 
 
 def count_others(files: list[Path]) -> Counter:
@@ -82,6 +94,20 @@ def describe_others(others: Counter) -> str:
     if HEIF_SUFFIXES & others.keys() - IMAGE_SUFFIXES:
         said += " (photos of iPhones are read once `pip install pillow-heif` was run)"
     return said
+
+
+def holds_images(folder: Path) -> bool:
+    """Return whether a folder itself, not those in it, holds images."""
+    with _read_entries(folder) as entries:
+        return any(_names_image(entry.name) and not entry.is_dir() for entry in entries)
+
+
+def _holds_some(folder: Path) -> bool:
+    return holds_images(folder) or any(_holds_some(path) for path in list_folders(folder))
+
+
+def _names_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and name[0] != "."
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from helpers.data import inspection, splits
 from helpers.data.copies import find_copies, group_copies
 from helpers.data.findings import find_faults, set_aside
 from helpers.data.table import load_table, restore_images
+from helpers.files import SuiteError, resolve_path
 from helpers.run import Run
 
 
@@ -30,10 +31,15 @@ def inspect_run(run: Run) -> None:
 
 
 def load_used(run: Run) -> pd.DataFrame:
-    """Return the inspected images without those set aside."""
+    """Return the inspected images without those set aside; SuiteError if some are gone."""
     images, quarantine = run.load_table("images"), run.load_table("quarantine")
-    restore_images(run.recipe, images)
-    return images[~images.image_id.isin(quarantine.image_id)]
+    used = images[~images.image_id.isin(quarantine.image_id)]
+    restore_images(run.recipe, used)
+    gone = used.path[~used.path.map(lambda path: resolve_path(path).is_file())]
+    if len(gone):
+        raise SuiteError(f"{len(gone)} of {len(used)} images are gone since 01_eda, e.g. "
+                         f"{gone.iloc[0]}: put them back, or run 01_eda again.")
+    return used
 
 
 def split_run(run: Run) -> None:

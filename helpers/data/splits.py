@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from helpers.files import SuiteError, natural_key, write_folder
 
 OTHER = "other"  # the class that too small ones are merged into
+LARGE = 0.25  # share of the images in one group from which it may be a word for none
 
 
 def encode_labels(table: pd.DataFrame, order: Iterable[str] = ()) -> dict[str, int]:
@@ -32,6 +33,10 @@ def join_groups(table: pd.DataFrame, column: str | None) -> pd.DataFrame:
     copies, _ = pd.factorize(table.group)
     text = table[column].astype("string").str.strip()
     values, names = pd.factorize(text.mask(text == ""))
+    shares = pd.Series(values[values >= 0]).value_counts() / len(table)
+    if len(shares) > 1 and shares.iloc[0] > LARGE:
+        print(f"{shares.iloc[0]:.0%} of the images have '{names[shares.index[0]]}' in '{column}' "
+              "and stay on one side of every split: if that says nothing, leave it empty")
     values = np.where(values < 0, len(names) + np.arange(len(table)), values)
     # Rows are edges between the group of copies and the column's value.
     count = copies.max() + 1

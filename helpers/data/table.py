@@ -97,6 +97,9 @@ def find_data(recipe: Recipe) -> Path:
         hint = f" `data` is its folder, and `csv: {place.name}` names the table." * table
         raise SuiteError(f"{show_path(place)} is neither a folder nor an archive "
                          f"({', '.join(ARCHIVES)}): put the data there, or set `data`.{hint}")
+    if ROOT.is_relative_to(place):
+        raise SuiteError(f"{show_path(place)} holds the suite itself: set `data` to the folder "
+                         "of the images.")
     return place
 
 

@@ -10,10 +10,12 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from helpers.files import write_whole
+from helpers.pictures.fonts import list_families, tell_missing_signs
 from helpers.run import Run
 
 # Decorates what draws: texts and colours take the style when they are made.
-styled = style.context(Path(__file__).with_name("suite.mplstyle"))
+styled = style.context([Path(__file__).with_name("suite.mplstyle"),
+                        {"font.family": list_families()}])
 WIDTH = 9.0  # inches; 900 pixels at the style's resolution
 MARKERS = "osD^vP"  # with ten colours, 60 classes can be told apart
 
@@ -35,7 +37,7 @@ def save_figure(run: Run, figure: Figure, name: str):
 
     photos = any(image.get_array().ndim == 3 for axes in figure.axes for image in axes.images)
     path = run.folder / "figures" / f"{name}.{'jpg' if photos else 'png'}"
-    with write_whole(path) as temporary:
+    with write_whole(path) as temporary, tell_missing_signs(path.name):
         figure.savefig(temporary)
     return Image(filename=str(path))
 
