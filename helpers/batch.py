@@ -38,7 +38,7 @@ from helpers.files import (
     show_path,
 )
 from helpers.imports import find_reached
-from helpers.processes import heed_interrupts, ignore_interrupts
+from helpers.processes import heed_interrupts, hold_interrupts
 from helpers.recipe import parse_settings
 from helpers.run import Run, open_run
 from helpers.steps import MAIN_LINE, NOTEBOOKS, STEPS, Step
@@ -127,15 +127,20 @@ def _choose(first: str | None, last: str | None) -> list[Step]:
 
 def _call_apart(function, *arguments):
     """Return what `function` returns in a process of its own, which ends with it."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), heed_interrupts) as pool:
-        with ignore_interrupts():
-            future = pool.submit(function, *arguments)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
+            with hold_interrupts():
+                future = pool.submit(_call_heeding, function, *arguments)
             return future.result()
         except KeyboardInterrupt:  # which it may not have heard
             for process in multiprocessing.active_children():
                 process.kill()
             raise
+
+
+def _call_heeding(function, *arguments):
+    heed_interrupts()
+    return function(*arguments)
 
 
 def _hash_code(book: Path) -> str:

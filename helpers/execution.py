@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from helpers.files import ROOT, make_folder, show_path
-from helpers.processes import heed_interrupts, ignore_interrupts
+from helpers.processes import heed_interrupts, hold_interrupts
 from helpers.run import Run
 
 FOLDER = ROOT / "notebooks"
@@ -24,7 +24,7 @@ def execute_apart(run: Run, name: str, recipe: str, overrides: dict, limit_s: fl
     target = make_folder(run.folder / "notebooks") / f"{name}.ipynb"
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_execute, args=(name, target, recipe, overrides))
-    with ignore_interrupts():
+    with hold_interrupts():
         process.start()
     stopped = True  # even if it comes to its end while it is being stopped
     try:
@@ -59,9 +59,9 @@ def _execute(name: str, target: Path, recipe: str, overrides: dict) -> None:
     from nbclient.exceptions import DeadKernelError
 
     if multiprocessing.parent_process():
-        heed_interrupts()
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
+        heed_interrupts()
         for attempt in (1, 2):
             try:
                 papermill.execute_notebook(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from multiprocessing import resource_tracker
 
 from helpers.files import ROOT, SuiteError
 
@@ -32,22 +33,23 @@ def count_cores() -> int:
 
 
 @contextlib.contextmanager
-def ignore_interrupts():
-    """Ignore Ctrl-C, here for a moment, in a process that is started now until it heeds them.
+def hold_interrupts():
+    """Let Ctrl-C wait, here for a moment, and in a process that is started now until it heeds it.
 
     A terminal interrupts all of its processes at once, and one that is still importing would
     answer with a page of its frames.
     """
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # which would let them through when it is started
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        heed_interrupts()
 
 
 def heed_interrupts() -> None:
-    """Let Ctrl-C interrupt this process, which was started without."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let Ctrl-C interrupt this process, now if it has come already."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 @contextlib.contextmanager
