@@ -44,11 +44,16 @@ def hold_interrupts():
     try:
         yield
     finally:
-        heed_interrupts()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def heed_interrupts() -> None:
-    """Let Ctrl-C interrupt this process, now if it has come already."""
+    """Let Ctrl-C interrupt this process, now if it has come already.
+
+    Even if the one that started it ignores them, as what `nohup` starts does: it has to pass on
+    its own end.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 

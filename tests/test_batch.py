@@ -343,8 +343,10 @@ def test_a_batch_that_is_ended_takes_its_kernel_along(recipe, end, status):
 def test_an_interrupt_from_the_terminal_shows_no_frames(recipe):
     """Ctrl-C reaches all processes of a terminal, here one that is still importing."""
     command = [sys.executable, "-m", "helpers.batch", "--recipe", recipe, "--set", "run=ctrl"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # `nohup` ignores them
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True,
                                start_new_session=True)
+    signal.signal(signal.SIGINT, before)
     try:
         while process.poll() is None and not any(
                 "spawn_main" in " ".join(child.cmdline())
