@@ -11,7 +11,7 @@ from helpers.recipe import parse_settings
 from helpers.run import Run, open_run
 from helpers.unforeseen import add_report
 
-FAILED, WRONG, INTERRUPTED = 1, 2, 130  # exit statuses; 1 is Python's own
+WRONG, INTERRUPTED = 2, 130  # exit statuses
 
 
 def create_parser(module: str, purpose: str) -> argparse.ArgumentParser:

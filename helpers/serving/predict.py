@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from helpers.command import report_errors
-from helpers.data.listing import is_image
+from helpers.data.listing import list_images
 from helpers.files import SuiteError, natural_key, resolve_path, show_path, write_whole
 from helpers.serving.predictor import Predictor, load_predictor
 from helpers.training.text import check_texts, join_texts
@@ -35,8 +35,7 @@ def list_photos(places: Sequence[str]) -> list[str]:
         if not (os.path.isfile(place) or os.path.isdir(place)):  # noqa: PTH112, PTH113 (no name is too long)
             raise SuiteError(f"{place} does not exist. Name photos, or folders of them.")
         found = [place] if place.is_file() else sorted(
-            (path for path in place.rglob("*") if path.is_file() and is_image(path)),
-            key=lambda path: natural_key(path.as_posix()))
+            list_images(place)[0], key=lambda path: natural_key(path.as_posix()))
         if not found:
             raise SuiteError(f"there is no image in {place}.")
         photos += map(str, found)
